@@ -1,0 +1,18 @@
+//! plumb: documents go in, ranked passages and cited answers come out.
+//!
+//! Read `ARCHITECTURE.md` first: it says what each room holds and which rooms it may import.
+
+pub mod domain;
+pub mod text;
+pub mod parse;
+pub mod store;
+pub mod cache;
+pub mod index;
+pub mod inference;
+pub mod gateway;
+pub mod ingest;
+pub mod search;
+pub mod answer;
+pub mod eval;
+pub mod http;
+pub mod cli;

@@ -1,0 +1,48 @@
+//! What can go wrong with the truth.
+
+use crate::domain::ErrorKind;
+
+/// An error of the store. `Display` is for the log; clients see a sentence chosen by kind.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the data directory {path} is in use by {holder}")]
+    Locked { path: String, holder: String },
+    #[error("the database has format {found}, this program knows up to {known}; use a newer plumb")]
+    TooNew { found: i64, known: i64 },
+    #[error("the database failed its integrity check: {detail}")]
+    Corrupt { detail: String },
+    #[error("no space left on the device that holds the database")]
+    Full(#[source] sqlx::Error),
+    #[error("an earlier write could not be made durable, so writing has stopped; restart after the disk is healthy")]
+    Poisoned,
+    #[error("the write queue is full ({limit} waiting)")]
+    Overloaded { limit: usize },
+    #[error("a chunk's span does not match its text in document {document}")]
+    SpanMismatch { document: String },
+    #[error("the generation of document {document} is not live in its collection")]
+    NotLive { document: String },
+    #[error("{what} is not a valid page cursor")]
+    InvalidCursor { what: String },
+    #[error("the database refused a statement")]
+    Sql(#[source] sqlx::Error),
+    #[error("cannot use {path}")]
+    Io {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl StoreError {
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Full(_) => ErrorKind::StorageFull,
+            Self::Poisoned | Self::Overloaded { .. } | Self::Locked { .. } => ErrorKind::Unavailable,
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::InvalidCursor { .. } => ErrorKind::Unprocessable,
+            Self::TooNew { .. } | Self::SpanMismatch { .. } | Self::NotLive { .. } | Self::Sql(_) | Self::Io { .. } => {
+                ErrorKind::Internal
+            }
+        }
+    }
+}
