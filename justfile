@@ -1,0 +1,37 @@
+# Everyday commands. `just` lists them.
+
+default:
+    @just --list
+
+# models, tiny corpus, a search, an answer, then the server
+quickstart:
+    cargo run -- quickstart
+
+# models, then every test
+test:
+    cargo run -- models fetch && cargo test
+
+# formatting and lints, as CI runs them
+lint:
+    cargo fmt --check
+    cargo clippy --all-targets -- -D warnings
+
+# quality on the collections at $PLUMB_CORPORA, with one table
+evals:
+    cargo test --test evals
+
+# write today's quality as the baseline that later runs are compared with
+evals-accept:
+    PLUMB_EVALS_ACCEPT=1 cargo test --test evals
+
+# latency over HTTP and ingest rate, compared with the last run
+bench:
+    cargo bench --bench search --bench ingest
+
+# licences, sources and banned crates; needs cargo-deny
+deny:
+    cargo deny check bans licenses sources
+
+# the binary to ship
+dist:
+    cargo build --profile dist

@@ -1,0 +1,3 @@
+//! The one integration binary: what a user relies on, through the public door.
+
+mod architecture;
