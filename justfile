@@ -18,15 +18,15 @@ lint:
 
 # quality on the collections at $PLUMB_CORPORA, with one table
 evals:
-    cargo test --test evals
+    PLUMB_EVALS_ALL=1 cargo test --test evals
 
 # write today's quality as the baseline that later runs are compared with
 evals-accept:
-    PLUMB_EVALS_ACCEPT=1 cargo test --test evals
+    PLUMB_EVALS_ALL=1 PLUMB_EVALS_ACCEPT=1 cargo test --test evals
 
 # latency over HTTP and ingest rate, compared with the last run
 bench:
-    cargo bench --bench search --bench ingest
+    cargo bench --bench search
 
 # licences, sources and banned crates; needs cargo-deny
 deny:

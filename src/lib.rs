@@ -3,6 +3,7 @@
 //! Read `ARCHITECTURE.md` first: it says what each room holds and which rooms it may import.
 
 pub mod domain;
+pub mod telemetry;
 pub mod text;
 pub mod parse;
 pub mod store;
@@ -15,4 +16,6 @@ pub mod search;
 pub mod answer;
 pub mod eval;
 pub mod http;
+pub mod config;
+pub mod app;
 pub mod cli;

@@ -1,1 +1,26 @@
-//! answer
+//! Question to answer: cited, checked, or an honest refusal.
+
+mod answerer;
+mod compose;
+mod draft;
+mod error;
+mod evidence;
+mod expectation;
+mod extract;
+mod ground;
+mod output_filter;
+mod prompt;
+mod request;
+mod settings;
+mod similarity;
+mod stream;
+mod terms;
+#[cfg(test)]
+mod walk_tests;
+mod visible;
+
+pub use answerer::{Answerer, AnswererParts};
+pub use error::AnswerError;
+pub use request::AnswerRequest;
+pub use settings::{AnswerSettings, ExtractSettings, SupportSettings};
+pub use stream::AnswerEvent;

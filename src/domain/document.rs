@@ -89,6 +89,8 @@ pub struct Document {
     pub generation: GenerationId,
     /// The operation that made the present state; indexed once the index has reached it.
     pub sequence: super::Sequence,
+    /// When every search saw the present state; `None` while one may not.
+    pub indexed_at: Option<Timestamp>,
 }
 
 /// One stored version, without its text.

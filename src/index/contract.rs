@@ -5,6 +5,7 @@
 //! as applying it once, so a replay from an old watermark is harmless.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use half::f16;
 
@@ -81,11 +82,33 @@ pub trait LexicalIndex: Send + Sync {
     /// Every chunk that passes, for the vector leg; `None` if nothing is narrowed.
     fn matching(&self, narrowing: Narrowing<'_>) -> Result<Option<HashSet<ChunkId>>, IndexError>;
 
+    /// As [`LexicalIndex::matching`], but an implementation may hand out an answer it remembers: callers with a
+    /// visibility of their own ask with every query.
+    fn matching_shared(&self, narrowing: Narrowing<'_>) -> Result<Option<Arc<HashSet<ChunkId>>>, IndexError> {
+        Ok(self.matching(narrowing)?.map(Arc::new))
+    }
+
     /// Byte ranges of `passage` whose term occurs in `text`, ascending, not overlapping.
     fn highlights(&self, text: &str, passage: &str) -> Vec<std::ops::Range<usize>>;
 
     /// The highest score that `text` could reach at most: the upper end for score normalization.
     fn score_ceiling(&self, text: &str) -> Result<f32, IndexError>;
+
+    /// How many segments a search goes through; each one more makes it a little dearer.
+    fn segments(&self) -> usize {
+        1
+    }
+
+    /// Gives back the memory that only writing needs; the next change takes it again. Blocking.
+    fn release_writer(&self) -> Result<(), IndexError> {
+        Ok(())
+    }
+
+    /// Merges everything into one segment and forgets removed chunks for good. Changes wait while it lasts, which is
+    /// in proportion to the index. Does nothing while changes are buffered.
+    fn compact(&self) -> Result<(), IndexError> {
+        Ok(())
+    }
 }
 
 /// How the vector index is to be searched.

@@ -1,7 +1,42 @@
 //! Models that run in this process: embedder and reranker.
 
+mod batch;
 mod contract;
+mod cross_encoder;
+mod embedder;
+mod embedding_cache;
 mod error;
+pub mod export;
+mod files;
+mod loader;
+mod manifest;
+mod pooling;
+mod queue;
+mod rescorer;
+mod runtime;
+mod session;
+mod settings;
+mod sparse;
+mod sparse_vector;
+mod token_states;
+mod tokenizer;
+mod word_counter;
+
+#[cfg(test)]
+mod model_tests;
 
 pub use contract::{Embedder, InputKind, RerankPassage, RerankQuery, Reranker, TokenCounter};
+pub use cross_encoder::OnnxCrossEncoder;
+pub use embedder::OnnxEmbedder;
+pub use embedding_cache::EmbeddingCache;
 pub use error::InferenceError;
+pub use files::{check_file, default_models_dir, no_runtime_hint, sha256_of};
+pub use loader::Models;
+pub use manifest::{
+    Activation, Derived, EmbedderFacts, ExpectedFile, LocalFiles, LogitHead, Manifest, ModelEntry, Package,
+    PackageFile, PassageGraph, Platform, Pooling, Precision, RerankerFacts, Role, SparseFacts,
+};
+pub use rescorer::SparseDenseRescorer;
+pub use runtime::Runtime;
+pub use settings::{InferenceSettings, ModelsSettings, RescorerSettings};
+pub use word_counter::WordCounter;

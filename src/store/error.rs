@@ -21,6 +21,10 @@ pub enum StoreError {
     SpanMismatch { document: String },
     #[error("the generation of document {document} is not live in its collection")]
     NotLive { document: String },
+    #[error("an embedding of document {document} has {found} dimensions, its generation has {expected}")]
+    DimensionMismatch { document: String, found: usize, expected: usize },
+    #[error("the store is closed")]
+    Closed,
     #[error("{what} is not a valid page cursor")]
     InvalidCursor { what: String },
     #[error("the database refused a statement")]
@@ -37,12 +41,15 @@ impl StoreError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Full(_) => ErrorKind::StorageFull,
-            Self::Poisoned | Self::Overloaded { .. } | Self::Locked { .. } => ErrorKind::Unavailable,
+            Self::Poisoned | Self::Closed | Self::Overloaded { .. } | Self::Locked { .. } => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::InvalidCursor { .. } => ErrorKind::Unprocessable,
-            Self::TooNew { .. } | Self::SpanMismatch { .. } | Self::NotLive { .. } | Self::Sql(_) | Self::Io { .. } => {
-                ErrorKind::Internal
-            }
+            Self::TooNew { .. }
+            | Self::SpanMismatch { .. }
+            | Self::NotLive { .. }
+            | Self::DimensionMismatch { .. }
+            | Self::Sql(_)
+            | Self::Io { .. } => ErrorKind::Internal,
         }
     }
 }

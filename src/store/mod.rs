@@ -1,10 +1,18 @@
 //! The truth: what must never be lost.
 
+#[cfg(test)]
+mod conformance;
 mod contract;
+mod directory;
 mod error;
+mod settings;
+mod sqlite;
 
 pub use contract::{
     CorpusStore, DocumentState, DocumentWrite, HydratedChunk, IndexableChunk, IndexableDocument, LiveCounts, LogEntry,
     Operation, OperationLog, OwnedGeneration, Page, PutDocument, StoredChunk, WithEmbeddings, WriteOutcome,
 };
+pub use directory::DataDirectory;
 pub use error::StoreError;
+pub use settings::{IntegrityCheck, StoreSettings};
+pub use sqlite::SqliteStore;

@@ -1,3 +1,9 @@
-//! The one integration binary: what a user relies on, through the public door.
+//! The one integration binary: promises that take several rooms to keep.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails where it stands")]
 
 mod architecture;
+mod bed;
+mod index_follows_truth;
+mod ingest_keeps_promises;
+mod search_keeps_promises;

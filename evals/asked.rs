@@ -1,0 +1,131 @@
+//! The queries of a collection, asked in every mode: rankings for quality, times for cost.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use plumb::domain::{FusionMethod, GroupBy, Mode};
+use plumb::eval::{Qrels, Run, documents_of_chunks};
+use plumb::search::QueryOverrides;
+
+use crate::collections::Collection;
+use crate::prepare::Prepared;
+
+/// Documents in a ranking: what Recall@100 looks at.
+const RANKING_DEPTH: usize = 100;
+/// Queries that are timed in each mode, the first by id.
+const TIMED_QUERIES: usize = 200;
+
+/// A way to search that has a row in the table.
+pub struct AskedMode {
+    pub name: &'static str,
+    mode: Mode,
+    /// `None`: the shipped default.
+    fusion: Option<FusionMethod>,
+    reranks: Reranks,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reranks {
+    Yes,
+    No,
+}
+
+/// The rows of the table, in order.
+pub const MODES: [AskedMode; 5] = [
+    AskedMode { name: "lexical", mode: Mode::Lexical, fusion: None, reranks: Reranks::No },
+    AskedMode { name: "vector", mode: Mode::Vector, fusion: None, reranks: Reranks::No },
+    AskedMode { name: "hybrid_rrf", mode: Mode::Hybrid, fusion: Some(FusionMethod::Rrf), reranks: Reranks::No },
+    AskedMode { name: "hybrid_convex", mode: Mode::Hybrid, fusion: Some(FusionMethod::Convex), reranks: Reranks::No },
+    AskedMode { name: "hybrid_rerank", mode: Mode::Hybrid, fusion: None, reranks: Reranks::Yes },
+];
+
+/// Times of one mode, one client, one query after the other.
+pub struct Cost {
+    pub p50_ms: f64,
+    pub p95_ms: f64,
+    /// Processor time of the whole process for a query, all threads.
+    pub cpu_ms: f64,
+}
+
+/// Everything that was measured on one collection.
+pub struct Asked {
+    pub qrels: Qrels,
+    runs: BTreeMap<&'static str, Run>,
+    costs: BTreeMap<&'static str, Cost>,
+    pub made_with: BTreeMap<String, String>,
+}
+
+impl Asked {
+    pub fn run(&self, mode: &str) -> &Run {
+        &self.runs[mode]
+    }
+
+    pub fn cost(&self, mode: &str) -> &Cost {
+        &self.costs[mode]
+    }
+}
+
+/// Asks every reported query in every mode.
+pub async fn ask(collection: &Collection, prepared: &Prepared) -> anyhow::Result<Asked> {
+    let qrels = collection.test_qrels()?;
+    let queries = collection.open()?.queries()?;
+    let texts: Vec<(&String, &str)> = qrels.keys().map(|id| (id, queries[id].text.as_str())).collect();
+    let (mut runs, mut costs) = (BTreeMap::new(), BTreeMap::new());
+    for mode in &MODES {
+        costs.insert(mode.name, time(mode, prepared, &texts).await?);
+        runs.insert(mode.name, rank(mode, prepared, &texts).await?);
+    }
+    Ok(Asked { qrels, runs, costs, made_with: prepared.app.made_with() })
+}
+
+async fn time(mode: &AskedMode, prepared: &Prepared, texts: &[(&String, &str)]) -> anyhow::Result<Cost> {
+    let timed = &texts[..texts.len().min(TIMED_QUERIES)];
+    let mut times_ms = Vec::with_capacity(timed.len());
+    let cpu_before_ms = cpu_ms();
+    for (_, text) in timed {
+        let start = Instant::now();
+        search(mode, prepared, text, overrides(mode)).await?;
+        times_ms.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let cpu_ms = (cpu_ms() - cpu_before_ms) / timed.len().max(1) as f64;
+    times_ms.sort_unstable_by(f64::total_cmp);
+    let at = |share: f64| times_ms[((times_ms.len() - 1) as f64 * share).round() as usize];
+    Ok(Cost { p50_ms: at(0.5), p95_ms: at(0.95), cpu_ms })
+}
+
+async fn rank(mode: &AskedMode, prepared: &Prepared, texts: &[(&String, &str)]) -> anyhow::Result<Run> {
+    let mut run = Run::new();
+    for (id, text) in texts {
+        let wide = QueryOverrides { top_k: Some(RANKING_DEPTH), group_by: Some(GroupBy::Document), ..overrides(mode) };
+        let hits = search(mode, prepared, text, wide).await?;
+        run.insert((*id).clone(), documents_of_chunks(hits.iter().map(String::as_str)));
+    }
+    Ok(run)
+}
+
+/// Document ids, best first. Anything degraded is an error: a number must not come from half a search.
+async fn search(
+    mode: &AskedMode,
+    prepared: &Prepared,
+    text: &str,
+    overrides: QueryOverrides,
+) -> anyhow::Result<Vec<String>> {
+    let query = prepared.app.defaults.query(Some(text.to_owned()), overrides)?;
+    let result = prepared.app.searcher.search(&prepared.scope, &query, Instant::now()).await?;
+    anyhow::ensure!(result.degraded.is_empty(), "{} was degraded: {:?}", mode.name, result.degraded);
+    Ok(result.hits.into_iter().map(|hit| hit.document_id.to_string()).collect())
+}
+
+fn overrides(mode: &AskedMode) -> QueryOverrides {
+    QueryOverrides {
+        mode: Some(mode.mode),
+        fusion_method: mode.fusion,
+        rerank_enabled: Some(mode.reranks == Reranks::Yes),
+        ..QueryOverrides::default()
+    }
+}
+
+/// Processor time of this process so far, all threads.
+fn cpu_ms() -> f64 {
+    plumb::telemetry::cpu_time().as_secs_f64() * 1e3
+}

@@ -1,0 +1,89 @@
+//! The walk of an answer: check the request, search, compose.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::stream::BoxStream;
+use tracing::info;
+
+use crate::domain::{Answer, TenantScope, TraceId};
+use crate::gateway::Gateway;
+use crate::inference::Embedder;
+use crate::search::{SearchDefaults, Searcher};
+
+use super::AnswerError;
+use super::compose::Composer;
+use super::request::{AnswerRequest, RequestRules};
+use super::settings::AnswerSettings;
+use super::stream::{AnswerEvent, stream};
+
+/// What an [`Answerer`] is made of.
+pub struct AnswererParts {
+    pub searcher: Arc<Searcher>,
+    pub defaults: SearchDefaults,
+    pub gateway: Arc<Gateway>,
+    /// For choosing quotes by similarity, where the settings ask for it; `None`: words alone decide.
+    pub embedder: Option<Arc<dyn Embedder>>,
+    pub settings: AnswerSettings,
+}
+
+/// Answers questions from a tenant's documents.
+pub struct Answerer {
+    searcher: Arc<Searcher>,
+    defaults: SearchDefaults,
+    composer: Arc<Composer>,
+}
+
+impl Answerer {
+    pub fn new(parts: AnswererParts) -> Self {
+        let composer = Composer { gateway: parts.gateway, embedder: parts.embedder, settings: parts.settings };
+        Self { searcher: parts.searcher, defaults: parts.defaults, composer: Arc::new(composer) }
+    }
+
+    /// Answers a request that was taken at `taken_at`, the moment from which its deadline counts.
+    ///
+    /// A model that is missing or fails is no error: the answer then has status `Fallback` or `Abstained` and names
+    /// the reason in `degraded`. Dropping the future stops the call to the model.
+    pub async fn answer(
+        &self,
+        scope: &TenantScope,
+        request: AnswerRequest,
+        taken_at: Instant,
+    ) -> Result<Answer, AnswerError> {
+        let (ask, query) = self.rules().check(request, taken_at)?;
+        let found = self.searcher.search(scope, &query, taken_at).await?;
+        let answer = self.composer.compose(scope, &ask, found).await;
+        log(ask.trace_id, scope, &answer);
+        Ok(answer)
+    }
+
+    /// The same as a stream of events; see [`AnswerEvent`] for their order. Faults of the request and of the search
+    /// are found before the stream begins. Dropping the stream stops the call to the model.
+    pub async fn answer_stream(
+        &self,
+        scope: &TenantScope,
+        request: AnswerRequest,
+        taken_at: Instant,
+    ) -> Result<BoxStream<'static, AnswerEvent>, AnswerError> {
+        let (ask, query) = self.rules().check(request, taken_at)?;
+        let found = self.searcher.search(scope, &query, taken_at).await?;
+        Ok(stream(Arc::clone(&self.composer), scope.clone(), ask, found))
+    }
+
+    fn rules(&self) -> RequestRules<'_> {
+        RequestRules { settings: &self.composer.settings, defaults: &self.defaults, gateway: &self.composer.gateway }
+    }
+}
+
+fn log(trace_id: TraceId, scope: &TenantScope, answer: &Answer) {
+    info!(
+        trace_id = %trace_id,
+        tenant = %scope.tenant,
+        status = ?answer.status,
+        sources = answer.sources.len(),
+        claims = answer.claims.len(),
+        search_ms = answer.search_ms,
+        model_ms = answer.model_ms,
+        "question answered"
+    );
+}

@@ -1,0 +1,169 @@
+//! An answer in the making: what is known of it whichever way it ends.
+
+use std::time::Instant;
+
+use crate::domain::{
+    Answer, AnswerStatus, Attempt, ByteSpan, Claim, Degraded, PromptVersion, SearchResult, Usage, Verdict,
+};
+use crate::gateway::{ChatEnd, FinishReason};
+
+use super::evidence::Evidence;
+use super::extract::{Candidate, with_what_follows};
+use super::ground::Grounder;
+use super::output_filter::OutputFilter;
+use super::settings::AnswerSettings;
+
+const NOTHING_FOUND: &str = "No passage was found that could answer this question.";
+const NOT_IN_SOURCES: &str = "The passages that were found do not hold an answer to this question.";
+
+/// What is known once the search is done.
+#[derive(Debug)]
+pub struct Draft {
+    pub evidence: Evidence,
+    pub degraded: Vec<Degraded>,
+    pub attempts: Vec<Attempt>,
+    search_ms: f64,
+    started: Instant,
+}
+
+/// Who wrote an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Writer {
+    pub provider: String,
+    pub end: ChatEnd,
+    pub prompt: PromptVersion,
+}
+
+/// A finished text with what its checks found.
+#[derive(Debug, Default)]
+struct Written {
+    text: String,
+    claims: Vec<Claim>,
+    citations: Vec<crate::domain::Citation>,
+}
+
+impl Draft {
+    pub fn new(found: SearchResult, settings: &AnswerSettings) -> Self {
+        Self {
+            evidence: Evidence::choose(found.hits, settings),
+            degraded: found.degraded,
+            attempts: Vec::new(),
+            search_ms: found.took_ms,
+            started: Instant::now(),
+        }
+    }
+
+    pub fn degrade(&mut self, stage: &'static str, reason: &'static str) {
+        self.degraded.push(Degraded { stage, reason });
+    }
+
+    /// An honest refusal; `writer` where a model refused.
+    pub fn abstain(self, writer: Option<Writer>) -> Answer {
+        let text = if self.evidence.passages.is_empty() { NOTHING_FOUND } else { NOT_IN_SOURCES };
+        let written = Written { text: text.to_owned(), ..Written::default() };
+        self.finish(AnswerStatus::Abstained, written, writer)
+    }
+
+    /// The chosen sentences word for word, each with a marker of its own; a refusal if there are none.
+    pub fn quote(self, chosen: &[Candidate]) -> Answer {
+        let mut written = Written::default();
+        let mut taken: Vec<(usize, ByteSpan)> = Vec::new();
+        for candidate in chosen {
+            let passage = &self.evidence.passages[candidate.passage];
+            let span = with_what_follows(passage.text(), candidate.span);
+            // A lead-in may have taken this sentence along already.
+            if taken.iter().any(|(of, other)| *of == candidate.passage && span.start < other.end) {
+                continue;
+            }
+            taken.push((candidate.passage, span));
+            let marker = taken.len() as u32;
+            let citation = passage.cite(marker, span);
+            if !written.text.is_empty() {
+                written.text.push_str(if written.text.contains('\n') { "\n" } else { " " });
+            }
+            let start = written.text.len();
+            written.text.push_str(&citation.quote);
+            written.claims.push(Claim {
+                text: citation.quote.clone(),
+                span: ByteSpan::new(start, written.text.len()),
+                citations: vec![marker],
+                support: 1.0,
+                verdict: Verdict::Supported,
+            });
+            written.text.push_str(&format!(" [{marker}]"));
+            written.citations.push(citation);
+        }
+        if written.citations.is_empty() {
+            return self.abstain(None);
+        }
+        self.finish(AnswerStatus::Fallback, written, None)
+    }
+
+    /// What a model wrote, as it went through filter and check.
+    pub fn write(mut self, parts: AnswerParts, writer: Writer) -> Answer {
+        match writer.end.finish {
+            FinishReason::Length => self.degrade("answer", "cut_at_max_tokens"),
+            FinishReason::ContentFilter => self.degrade("answer", "content_filter"),
+            FinishReason::Stop | FinishReason::Other => {}
+        }
+        if parts.unknown_markers > 0 {
+            self.degrade("answer", "unknown_citation");
+        }
+        if parts.removed > 0 {
+            self.degrade("answer", "links_removed");
+        }
+        if parts.citations.is_empty() {
+            self.degrade("answer", "uncited");
+        }
+        let written = Written { text: parts.text, claims: parts.claims, citations: parts.citations };
+        self.finish(AnswerStatus::Answered, written, Some(writer))
+    }
+
+    fn finish(self, status: AnswerStatus, written: Written, writer: Option<Writer>) -> Answer {
+        let (provider, model, prompt, usage) = match writer {
+            Some(writer) => {
+                let usage = writer.end.usage.unwrap_or_default();
+                (Some(writer.provider), Some(writer.end.model), Some(writer.prompt), usage)
+            }
+            None => (None, None, None, Usage::default()),
+        };
+        Answer {
+            status,
+            text: written.text,
+            claims: written.claims,
+            citations: written.citations,
+            sources: self.evidence.into_hits(),
+            model,
+            provider,
+            prompt,
+            usage,
+            attempts: self.attempts,
+            search_ms: self.search_ms,
+            model_ms: self.started.elapsed().as_secs_f64() * 1e3,
+            degraded: self.degraded,
+        }
+    }
+}
+
+/// A model's text after filter and check, free of borrows.
+#[derive(Debug)]
+pub struct AnswerParts {
+    text: String,
+    claims: Vec<Claim>,
+    citations: Vec<crate::domain::Citation>,
+    unknown_markers: usize,
+    removed: usize,
+}
+
+impl AnswerParts {
+    pub fn of(grounder: Grounder<'_>, filter: &OutputFilter) -> Self {
+        let (text, claims, citations) = grounder.into_parts();
+        let (unknown_markers, removed) = (filter.unknown_markers(), filter.removed());
+        Self { text, claims, citations, unknown_markers, removed }
+    }
+
+    /// True if nothing was left to show.
+    pub fn is_empty(&self) -> bool {
+        self.text.trim().is_empty()
+    }
+}

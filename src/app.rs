@@ -1,0 +1,448 @@
+//! Builds every part from [`Config`]: the only file that names concrete backends.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::task::JoinHandle;
+
+use crate::answer::{AnswerError, Answerer, AnswererParts};
+use crate::cache::Cache;
+use crate::config::{Config, ConfigError, IndexSettings};
+use crate::domain::{EmbedderSpec, Profile, TenantScope};
+use crate::gateway::{Gateway, GatewayError, OpenAiCompatible, ProviderKind, Scripted};
+use crate::http::{
+    AnswerRoom, AuthError, HttpServer, IngestRoom, LocalDoor, SearchRoom, ServeError, Services, Severity, Shortfall,
+    StatusPort,
+};
+use crate::index::{ComputePool, Generations, IndexError, IndexProgress, LexicalIndex, TantivyIndex, analyzer_spec};
+use crate::inference::{
+    Embedder, EmbeddingCache, InferenceError, Models, OnnxEmbedder, Reranker, TokenCounter, WordCounter,
+};
+use crate::ingest::{Indexer, IndexerParts, IngestError, IngestParts, Ingestor};
+use crate::parse::{Parser, WorkerCommand};
+use crate::search::{SearchDefaults, SearchParts, Searcher};
+use crate::store::{CorpusStore, DataDirectory, OperationLog, SqliteStore, StoreError};
+use crate::telemetry::{Metrics, TelemetryError};
+use crate::text::chunker_spec;
+
+/// Longest wait for indexes to reach the end of the log when a caller asks for that.
+const SETTLE_LIMIT: Duration = Duration::from_secs(1800);
+
+/// Why the parts cannot be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("the data directory {path} is in use by {holder}")]
+    InUse { path: String, holder: String, address: Option<String> },
+    #[error("the truth cannot be opened")]
+    Store(#[source] StoreError),
+    #[error("the indexes cannot be opened")]
+    Index(#[source] IndexError),
+    #[error("the settings do not fit together")]
+    Config(#[from] ConfigError),
+    #[error("the gateway cannot be built")]
+    Gateway(#[from] GatewayError),
+    #[error("the models cannot be described")]
+    Models(#[from] InferenceError),
+    #[error("the compute pool cannot be started")]
+    Compute(#[from] rayon::ThreadPoolBuildError),
+    #[error("the program's own path is unknown, so parser processes cannot be started")]
+    Program(#[source] std::io::Error),
+    #[error("the indexes did not reach the end of the log: {detail}")]
+    NotSettled { detail: String },
+    #[error("missing embeddings could not be filled in")]
+    Backfill(#[from] IngestError),
+    #[error("the answers' settings are not valid")]
+    Answer(#[from] AnswerError),
+    #[error("the API cannot be built")]
+    Http(#[source] ServeError),
+    #[error("the keys are not valid")]
+    Auth(#[source] AuthError),
+    #[error("metrics cannot be kept")]
+    Telemetry(#[from] TelemetryError),
+    #[error("a task ended badly")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// The models that could be loaded, and why the others could not.
+#[derive(Default)]
+pub struct LoadedModels {
+    embedder: Option<Arc<OnnxEmbedder>>,
+    reranker: Option<Arc<dyn Reranker>>,
+    /// What the profile of new collections names, also while the files are missing.
+    spec: Option<EmbedderSpec>,
+    /// One sentence for each model that is not at hand.
+    missing: Vec<String>,
+}
+
+/// A running instance: truth, indexes, models, and the rooms that use them.
+pub struct App {
+    pub store: Arc<SqliteStore>,
+    pub searcher: Arc<Searcher>,
+    pub defaults: SearchDefaults,
+    pub ingestor: Arc<Ingestor>,
+    pub answerer: Arc<Answerer>,
+    pub indexer: Arc<Indexer>,
+    pub indexes: Arc<Generations>,
+    models: LoadedModels,
+    cache: Option<Arc<Cache>>,
+    directory: DataDirectory,
+    metrics: Metrics,
+    backfill: JoinHandle<()>,
+    config: Config,
+}
+
+impl App {
+    /// Locks the data directory, opens the truth, starts the indexer, and loads the models that are there.
+    ///
+    /// Missing models, a damaged index and a damaged cache are no errors: the instance starts and says so.
+    pub async fn start(config: Config) -> Result<Self, AppError> {
+        crate::gateway::install_tls();
+        let directory = DataDirectory::open(&config.server.data_dir).map_err(open_failed)?;
+        let store = SqliteStore::open(&directory.database(), config.store.clone()).await.map_err(AppError::Store)?;
+        let store = Arc::new(store);
+        let cache = open_cache(&config, directory.path().join("cache")).await;
+        let models = load_models(&config, cache.clone()).await?;
+        let compute = Arc::new(ComputePool::new(config.compute.resolved_threads(), config.compute.queue)?);
+        let progress = Arc::new(IndexProgress::default());
+        let index = &config.index;
+        let index_dir = directory.path().join("index");
+        let indexes = Arc::new(open_indexes(&index_dir, index).map_err(AppError::Index)?);
+
+        let indexer = Indexer::start(IndexerParts {
+            log: store.clone() as Arc<dyn OperationLog>,
+            indexes: indexes.clone(),
+            compute: compute.clone(),
+            progress: progress.clone(),
+            settings: index.follow,
+        });
+        let ingestor = Arc::new(Ingestor::new(ingest_parts(&config, &store, &models, &compute, &progress)?));
+        let searcher = Arc::new(Searcher::new(SearchParts {
+            store: store.clone() as Arc<dyn CorpusStore>,
+            indexes: indexes.clone(),
+            progress,
+            compute: compute.clone(),
+            embedder: models.embedder(),
+            reranker: models.reranker.clone(),
+            query_cache: query_cache(&models, &config),
+            settings: config.search.clone(),
+        }));
+        let defaults = SearchDefaults::new(config.search.clone());
+        let answerer = Arc::new(Answerer::new(AnswererParts {
+            searcher: searcher.clone(),
+            defaults: defaults.clone(),
+            gateway: Arc::new(gateway(&config)?),
+            embedder: models.embedder(),
+            settings: config.answer.clone(),
+        }));
+        let backfill = tokio::spawn(backfill(store.clone(), ingestor.clone()));
+        Ok(Self {
+            store,
+            searcher,
+            defaults,
+            ingestor,
+            answerer,
+            indexer: Arc::new(indexer),
+            indexes,
+            models,
+            cache,
+            directory,
+            metrics: Metrics::start()?,
+            backfill,
+            config,
+        })
+    }
+
+    /// True if queries and documents can be embedded.
+    pub fn embedder_at_hand(&self) -> bool {
+        self.models.embedder.is_some()
+    }
+
+    /// One sentence for each model that is not at hand.
+    pub fn missing_models(&self) -> &[String] {
+        &self.models.missing
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Tells other processes that meet the lock where this one can be reached.
+    pub fn announce_address(&self, address: &str) -> Result<(), AppError> {
+        self.directory.set_address(address).map_err(AppError::Store)
+    }
+
+    /// What shaped the results of this instance, for people who compare numbers.
+    pub fn made_with(&self) -> std::collections::BTreeMap<String, String> {
+        let embedder = self.models.spec.as_ref().map(|spec| format!("{}@{}", spec.name, spec.revision));
+        let reranker = self.models.reranker.as_ref().map(|reranker| reranker.name().to_owned());
+        let pairs = [
+            ("embedder", embedder.unwrap_or_default()),
+            ("reranker", reranker.unwrap_or_default()),
+            ("chunking", format!("{:?}", self.config.chunking)),
+            ("fusion", format!("{:?}", self.config.search.fusion)),
+            ("rerank", format!("{:?}", self.config.search.rerank)),
+            ("lexical", format!("{:?}", self.config.index.lexical)),
+        ];
+        pairs.map(|(key, value)| (key.to_owned(), value)).into()
+    }
+
+    /// Waits until the indexes have reached the end of the log, then brings them into their final shape: one lexical
+    /// segment, vectors merged and graphs built. For measurements; a server does this in the background.
+    pub async fn settle(&self) -> Result<(), AppError> {
+        let newest = self.store.last_sequence().await.map_err(AppError::Store)?;
+        let until = Instant::now() + SETTLE_LIMIT;
+        let not_settled = |detail: String| AppError::NotSettled { detail };
+        self.indexer.wait_indexed(newest, until).await.map_err(|lagging| not_settled(lagging.to_string()))?;
+        for owned in self.store.generations().await.map_err(AppError::Store)? {
+            let indexes = Arc::clone(&self.indexes);
+            let shaped = tokio::task::spawn_blocking(move || -> Result<(), IndexError> {
+                let index = indexes.get(owned.generation.id, &owned.generation.profile)?;
+                if let Some(vector) = &index.vector {
+                    vector.flush()?;
+                }
+                while index.maintain()? {}
+                if index.lexical.segments() > 1 {
+                    index.lexical.compact()?
+                }
+                index.lexical.release_writer()
+            });
+            shaped.await?.map_err(|error| not_settled(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// The rooms as the HTTP server speaks for them.
+    pub fn services(&self) -> Services {
+        Services {
+            store: self.store.clone() as Arc<dyn CorpusStore>,
+            search: Arc::new(SearchRoom { searcher: self.searcher.clone(), defaults: self.defaults.clone() }),
+            ingest: Arc::new(IngestRoom {
+                ingestor: self.ingestor.clone(),
+                indexer: self.indexer.clone(),
+                limits: self.config.ingest.limits,
+            }),
+            answer: Arc::new(AnswerRoom { answerer: self.answerer.clone() }),
+            status: Arc::new(Status {
+                store: self.store.clone(),
+                indexer: self.indexer.clone(),
+                indexes: self.indexes.clone(),
+                missing: self.models.missing.clone(),
+                metrics: self.metrics.clone(),
+            }),
+        }
+    }
+
+    /// The API without a socket.
+    pub fn local_door(&self) -> Result<LocalDoor, AppError> {
+        LocalDoor::new(self.services(), self.config.http.clone()).map_err(AppError::Auth)
+    }
+
+    /// The API behind a socket.
+    pub fn http_server(&self) -> Result<HttpServer, AppError> {
+        HttpServer::new(self.services(), self.config.http.clone(), self.config.auth.clone()).map_err(AppError::Http)
+    }
+
+    /// Returns once a write could not be made durable; the process should then end with an error.
+    pub fn poisoned(&self) -> impl Future<Output = ()> + use<> {
+        let store = Arc::clone(&self.store);
+        async move { store.poisoned().await }
+    }
+
+    /// Finishes what is under way and closes everything.
+    pub async fn shutdown(self) -> Result<(), AppError> {
+        self.backfill.abort();
+        self.indexer.shutdown().await;
+        self.store.close().await.map_err(AppError::Store)?;
+        if let Some(cache) = self.cache {
+            tokio::task::spawn_blocking(move || cache.flush()).await?;
+        }
+        Ok(())
+    }
+}
+
+impl LoadedModels {
+    fn embedder(&self) -> Option<Arc<dyn Embedder>> {
+        self.embedder.clone().map(|embedder| embedder as Arc<dyn Embedder>)
+    }
+
+    fn note(&mut self, error: &InferenceError) {
+        tracing::warn!(%error, "a model is not at hand");
+        self.missing.push(error.to_string());
+    }
+}
+
+fn open_failed(error: StoreError) -> AppError {
+    match error {
+        StoreError::Locked { path, holder } => {
+            let address = holder.split_once("listening on ").map(|(_, address)| address.to_owned());
+            AppError::InUse { path, holder, address }
+        }
+        error => AppError::Store(error),
+    }
+}
+
+/// Room for query embeddings, unless the settings say none.
+fn query_cache(models: &LoadedModels, config: &Config) -> Option<Arc<EmbeddingCache>> {
+    let entries = config.inference.query_cache_entries;
+    let spec = models.spec.as_ref().filter(|_| entries > 0)?;
+    Some(Arc::new(EmbeddingCache::new(spec.fingerprint(), entries)))
+}
+
+/// The indexes of every generation, BM25 by tantivy.
+fn open_indexes(dir: &Path, settings: &IndexSettings) -> Result<Generations, IndexError> {
+    let lexical = settings.lexical;
+    let open_lexical = move |path: &Path, profile: &Profile| {
+        TantivyIndex::open(path, &lexical, &profile.analyzer).map(|index| Arc::new(index) as Arc<dyn LexicalIndex>)
+    };
+    Generations::open(dir, settings.vector.clone(), Box::new(open_lexical))
+}
+
+/// The cache, or nothing: everything in it can be computed again.
+async fn open_cache(config: &Config, dir: PathBuf) -> Option<Arc<Cache>> {
+    let settings = config.cache.clone();
+    let opened = tokio::task::spawn_blocking(move || Cache::open(&dir, &settings)).await;
+    match opened {
+        Ok(Ok(cache)) => Some(Arc::new(cache)),
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "going on without a cache");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// The models that are known and where they lie. Blocks for a moment.
+pub fn models(config: &Config) -> Result<Models, InferenceError> {
+    // `Config` has resolved the directory, or it would not have been accepted.
+    Models::open(&config.models, &config.models.dir.clone().unwrap_or_default())
+}
+
+async fn load_models(config: &Config, cache: Option<Arc<Cache>>) -> Result<LoadedModels, AppError> {
+    let models = models(config)?;
+    let inference = config.inference.clone();
+    let loaded = tokio::task::spawn_blocking(move || {
+        let mut loaded = LoadedModels { spec: models.embedder_spec(&inference).ok(), ..LoadedModels::default() };
+        let runtime = match models.load_runtime() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                loaded.note(&error);
+                return loaded;
+            }
+        };
+        match models.load_embedder(&runtime, &inference) {
+            Ok(embedder) => {
+                loaded.spec = Some(embedder.spec().clone());
+                loaded.embedder = Some(embedder);
+            }
+            Err(error) => loaded.note(&error),
+        }
+        match models.load_reranker(&runtime, &inference, (loaded.embedder.clone(), cache)) {
+            Ok(reranker) => loaded.reranker = reranker,
+            Err(error) => loaded.note(&error),
+        }
+        loaded
+    });
+    Ok(loaded.await?)
+}
+
+fn ingest_parts(
+    config: &Config,
+    store: &Arc<SqliteStore>,
+    models: &LoadedModels,
+    compute: &Arc<ComputePool>,
+    progress: &Arc<IndexProgress>,
+) -> Result<IngestParts, AppError> {
+    // Collections made while no model was at hand count by words; they must stay writable afterwards.
+    let words: Arc<dyn TokenCounter> = Arc::new(WordCounter);
+    let model = models.embedder.as_ref().map(|embedder| embedder.token_counter());
+    let counters: Vec<Arc<dyn TokenCounter>> = model.into_iter().chain([words]).collect();
+    let profile = Profile {
+        chunker: chunker_spec(&config.chunking, counters[0].name()),
+        embedder: models.spec.clone(),
+        analyzer: analyzer_spec(&config.index.language),
+    };
+    Ok(IngestParts {
+        store: store.clone() as Arc<dyn CorpusStore>,
+        progress: progress.clone(),
+        compute: compute.clone(),
+        parser: Arc::new(Parser::new(
+            config.parse.clone(),
+            WorkerCommand::current_program().map_err(AppError::Program)?,
+        )),
+        embedder: models.embedder(),
+        counters,
+        profile,
+        settings: config.ingest.clone(),
+    })
+}
+
+fn gateway(config: &Config) -> Result<Gateway, AppError> {
+    let settings = &config.gateway;
+    Ok(match settings.provider {
+        None => Gateway::none(),
+        Some(ProviderKind::OpenaiCompatible) => Gateway::new(Arc::new(OpenAiCompatible::new(settings)?), settings),
+        Some(ProviderKind::Scripted) => Gateway::new(Arc::new(Scripted::from_settings(settings)?), settings),
+    })
+}
+
+/// Embeds what was stored while no embedder was at hand, one collection after the other.
+async fn backfill(store: Arc<SqliteStore>, ingestor: Arc<Ingestor>) {
+    let owned = match store.generations().await {
+        Ok(owned) => owned,
+        Err(error) => return tracing::warn!(%error, "cannot look for missing embeddings"),
+    };
+    for generation in owned {
+        let scope = TenantScope::everything(generation.tenant);
+        match ingestor.backfill(&scope, &generation.collection).await {
+            Ok(0) => {}
+            Ok(chunks) => tracing::info!(chunks, collection = %generation.collection, "missing embeddings filled in"),
+            Err(error) => tracing::warn!(%error, collection = %generation.collection, "embeddings are still missing"),
+        }
+    }
+}
+
+/// The state of the process, as `/readyz` and `/metrics` tell it.
+struct Status {
+    store: Arc<SqliteStore>,
+    indexer: Arc<Indexer>,
+    indexes: Arc<Generations>,
+    missing: Vec<String>,
+    metrics: Metrics,
+}
+
+#[async_trait]
+impl StatusPort for Status {
+    async fn shortfalls(&self) -> Vec<Shortfall> {
+        let degraded = |part, detail| Shortfall { part, detail, severity: Severity::Degraded };
+        let mut shortfalls = Vec::new();
+        if self.store.is_poisoned() {
+            let detail = "a write could not be made durable: writing has stopped; check the disk, then restart";
+            let severity = Severity::Blocking;
+            shortfalls.push(Shortfall { part: "store", detail: detail.to_owned(), severity });
+        }
+        let health = self.indexer.health();
+        if !health.caught_up {
+            let detail = "the indexes are catching up with the database".to_owned();
+            shortfalls.push(Shortfall { part: "index", detail, severity: Severity::Blocking });
+        }
+        if health.log_error.is_some() {
+            shortfalls.push(degraded("index", "the operation log cannot be read; see the log".to_owned()));
+        }
+        for damage in health.damaged {
+            let detail = format!("generation {} does not come along; it is tried again", damage.generation);
+            shortfalls.push(degraded("index", detail));
+        }
+        if !self.indexes.damage().is_empty() {
+            let detail = "damaged index files were moved aside and are being rebuilt; see the log".to_owned();
+            shortfalls.push(degraded("index", detail));
+        }
+        shortfalls.extend(self.missing.iter().map(|detail| degraded("models", detail.clone())));
+        shortfalls
+    }
+
+    fn metrics(&self) -> String {
+        self.metrics.render()
+    }
+}

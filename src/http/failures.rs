@@ -1,0 +1,93 @@
+//! Failures of the rooms below, as problems.
+//!
+//! A sentence is passed on only where its room wrote it for the caller; anything else is logged with its causes and
+//! answered by kind.
+
+use std::time::Duration;
+
+use crate::domain::ErrorKind;
+use crate::ingest::{IngestError, ItemError};
+use crate::search::{InvalidQuery, SearchError};
+use crate::store::StoreError;
+
+use super::ports::Failure;
+use super::problem::{FieldError, Problem, chain, safe_sentence};
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::InvalidCursor { .. } => {
+                Self::fields(vec![FieldError::new("/cursor", "is not a cursor of an earlier page")])
+            }
+            _ => Self::from_failure(error.kind(), &error),
+        }
+    }
+}
+
+impl From<InvalidQuery> for Problem {
+    fn from(invalid: InvalidQuery) -> Self {
+        Self::fields(invalid.0.into_iter().map(Into::into).collect())
+    }
+}
+
+impl From<crate::search::FieldError> for FieldError {
+    fn from(fault: crate::search::FieldError) -> Self {
+        Self { pointer: fault.pointer, detail: fault.detail }
+    }
+}
+
+impl From<SearchError> for Problem {
+    fn from(error: SearchError) -> Self {
+        let retry_after = error.retry_after_ms().map(Duration::from_millis);
+        let mut problem = match &error {
+            SearchError::EmptyQuery => Self::fields(vec![FieldError::new("/query", error.to_string())]),
+            SearchError::VectorDimensions { .. } | SearchError::NotAVector => {
+                Self::fields(vec![FieldError::new("/vector", error.to_string())])
+            }
+            SearchError::NoVectors { .. } => Self::fields(vec![FieldError::new("/mode", error.to_string())]),
+            SearchError::UnknownCollection { .. }
+            | SearchError::IndexLagging { .. }
+            | SearchError::EmbedderUnavailable { .. }
+            | SearchError::Overloaded { .. } => told(error.kind(), error.to_string()),
+            SearchError::Panicked | SearchError::Store(_) | SearchError::Index(_) | SearchError::Inference(_) => {
+                Self::from_failure(error.kind(), &error)
+            }
+        };
+        problem.retry_after = retry_after.or(problem.retry_after);
+        problem
+    }
+}
+
+impl From<&ItemError> for Problem {
+    fn from(error: &ItemError) -> Self {
+        if matches!(error.kind(), ErrorKind::Internal | ErrorKind::Corrupt) {
+            tracing::error!(error = %chain(error), "a document failed");
+        }
+        told(error.kind(), error.to_string())
+    }
+}
+
+impl From<IngestError> for Problem {
+    fn from(error: IngestError) -> Self {
+        Self::from_failure(error.kind(), &error)
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        let mut problem = if failure.fields.is_empty() {
+            Self::new(failure.kind.into(), safe_sentence(failure.kind))
+        } else {
+            Self::fields(failure.fields)
+        };
+        if let Some(detail) = failure.detail {
+            problem.detail = detail;
+        }
+        problem.retry_after = failure.retry_after.or_else(|| Self::default_retry(failure.kind));
+        problem
+    }
+}
+
+fn told(kind: ErrorKind, sentence: String) -> Problem {
+    Problem { retry_after: Problem::default_retry(kind), ..Problem::new(kind.into(), sentence) }
+}

@@ -1,0 +1,65 @@
+//! What every handler can reach.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::domain::CollectionName;
+use crate::store::CorpusStore;
+
+use super::auth::{AuthError, AuthSettings, Authenticator};
+use super::permits::Permits;
+use super::ports::{AnswerPort, IngestPort, SearchPort, StatusPort};
+use super::settings::HttpSettings;
+
+/// The rooms that the server speaks for.
+#[derive(Clone)]
+pub struct Services {
+    pub store: Arc<dyn CorpusStore>,
+    pub search: Arc<dyn SearchPort>,
+    pub ingest: Arc<dyn IngestPort>,
+    pub answer: Arc<dyn AnswerPort>,
+    pub status: Arc<dyn StatusPort>,
+}
+
+/// Shared by all requests.
+#[derive(Clone)]
+pub(super) struct AppState(Arc<Parts>);
+
+/// See [`AppState`].
+pub(super) struct Parts {
+    pub services: Services,
+    pub settings: HttpSettings,
+    pub authenticator: Authenticator,
+    pub permits: Permits,
+    pub default_collection: CollectionName,
+    /// The description of the API, as JSON.
+    pub openapi: Bytes,
+}
+
+impl AppState {
+    pub(super) fn new(
+        services: Services,
+        settings: HttpSettings,
+        auth: &AuthSettings,
+        openapi: Bytes,
+    ) -> Result<Self, AuthError> {
+        Ok(Self(Arc::new(Parts {
+            services,
+            permits: Permits::new(&settings),
+            settings,
+            authenticator: Authenticator::new(auth)?,
+            default_collection: CollectionName::new("default").expect("a plain word is a collection"),
+            openapi,
+        })))
+    }
+}
+
+impl Deref for AppState {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

@@ -1,0 +1,12 @@
+//! The promises of the wire, kept against rooms that count what is asked of them.
+
+mod access;
+mod answering;
+mod bad_input;
+mod contract;
+mod ingesting;
+mod reading;
+mod rooms;
+mod searching;
+mod serving;
+mod world;

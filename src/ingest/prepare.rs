@@ -1,0 +1,335 @@
+//! Preparing a batch: everything up to the write. Changes nothing, so it may run ahead of the batches before it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use tracing::{Instrument, debug_span};
+
+use crate::domain::{
+    CollectionName, ContentHash, Degraded, DocumentId, EmbeddedChunk, Fingerprint, ParsedText, Profile, TenantScope,
+};
+use crate::index::ComputeError;
+use crate::parse::{MediaType, ParseError, detect};
+use crate::store::{DocumentState, PutDocument};
+
+use super::draft::{Draft, Reading};
+use super::embed::{Embedded, Inputs, known};
+use super::ingestor::{Ingestor, Slot, SlotState};
+use super::patience::Patience;
+use super::recipe::Recipe;
+use super::{DEFAULT_MEDIA_TYPE, IncomingBody, IncomingDocument, IncomingItem, IngestError, ItemError};
+
+type Recipes = BTreeMap<CollectionName, Arc<Recipe>>;
+
+/// A document that passed the first checks.
+struct Arrival {
+    document: IncomingDocument,
+    recipe: Arc<Recipe>,
+    /// What is stored under the id; `None` also where an earlier item of the batch will change it.
+    stored: Option<DocumentState>,
+}
+
+/// An item between its stages.
+enum Stage<T> {
+    Done(Slot),
+    Open { id: DocumentId, item: T },
+}
+
+/// A document with chunks that may still need vectors.
+struct Drafted {
+    reading: Arc<Reading>,
+    draft: Draft,
+    recipe: Arc<Recipe>,
+}
+
+impl Ingestor {
+    /// One slot for each item, in order.
+    pub(super) async fn prepare(
+        &self,
+        scope: &TenantScope,
+        items: Vec<IncomingItem>,
+    ) -> Result<Vec<Slot>, IngestError> {
+        let checked: Vec<Stage<IncomingDocument>> = items.into_iter().map(|item| self.check(item)).collect();
+        let recipes = self.recipes(scope, &checked).await?;
+        let arrivals = self.arrivals(scope, checked, &recipes).await?;
+        let drafting = arrivals.into_iter().map(|arrival| self.draft(scope, arrival));
+        let drafted: Vec<Stage<Drafted>> = futures::stream::iter(drafting)
+            .buffered(self.settings.documents_in_flight.max(1))
+            .collect()
+            .instrument(debug_span!("ingest.draft"))
+            .await;
+        let embedded = self.embed_drafts(scope, &drafted).instrument(debug_span!("ingest.embed")).await?;
+        Ok(drafted.into_iter().map(|stage| ready(stage, &embedded)).collect())
+    }
+
+    fn check(&self, item: IncomingItem) -> Stage<IncomingDocument> {
+        match item {
+            Err(rejected) => {
+                let error = ItemError::Rejected { kind: rejected.kind, detail: rejected.detail };
+                Stage::Done(Slot { id: rejected.id, state: SlotState::Failed(error) })
+            }
+            Ok(document) => {
+                let id = document.document_id();
+                match document.check(&self.settings.limits) {
+                    Ok(()) => Stage::Open { id, item: document },
+                    Err(error) => failed(&id, error),
+                }
+            }
+        }
+    }
+
+    /// Opens every collection that the batch names; those that are not there yet are made.
+    async fn recipes(&self, scope: &TenantScope, items: &[Stage<IncomingDocument>]) -> Result<Recipes, IngestError> {
+        let mut recipes = Recipes::new();
+        let embedder = self.embedding.as_ref().map(|embedding| embedding.embedder());
+        for item in items {
+            let Stage::Open { item: document, .. } = item else { continue };
+            if recipes.contains_key(&document.collection) {
+                continue;
+            }
+            let profile = self.profile_of(&document.collection);
+            let collection = self.store.open_collection(scope, &document.collection, &profile).await?;
+            recipes.insert(document.collection.clone(), Arc::new(Recipe::of(collection, embedder)));
+        }
+        Ok(recipes)
+    }
+
+    fn profile_of(&self, collection: &CollectionName) -> Profile {
+        let mut profile = self.profile.clone();
+        if let Some(caller) = self.settings.caller_vectors.get(collection.as_str()) {
+            profile.embedder = Some(caller.spec());
+        }
+        profile
+    }
+
+    async fn arrivals(
+        &self,
+        scope: &TenantScope,
+        items: Vec<Stage<IncomingDocument>>,
+        recipes: &Recipes,
+    ) -> Result<Vec<Stage<Arrival>>, IngestError> {
+        let mut states = self.states(scope, &items, recipes).await?;
+        let arrive = |stage: Stage<IncomingDocument>| match stage {
+            Stage::Done(slot) => Stage::Done(slot),
+            Stage::Open { id, item: document } => {
+                let recipe = Arc::clone(&recipes[&document.collection]);
+                // Taken out: a second item of the same id follows the first one, whatever is stored now.
+                let stored = states.get_mut(&document.collection).and_then(|states| states.remove(&id));
+                Stage::Open { id, item: Arrival { document, recipe, stored } }
+            }
+        };
+        Ok(items.into_iter().map(arrive).collect())
+    }
+
+    async fn states(
+        &self,
+        scope: &TenantScope,
+        items: &[Stage<IncomingDocument>],
+        recipes: &Recipes,
+    ) -> Result<HashMap<CollectionName, HashMap<DocumentId, DocumentState>>, IngestError> {
+        let mut states = HashMap::new();
+        for collection in recipes.keys() {
+            let ids: HashSet<&DocumentId> = items
+                .iter()
+                .filter_map(|item| match item {
+                    Stage::Open { id, item } if item.collection == *collection => Some(id),
+                    _ => None,
+                })
+                .collect();
+            let ids: Vec<DocumentId> = ids.into_iter().cloned().collect();
+            let found = self.store.states(scope, collection, &ids).await?;
+            let known = ids.into_iter().zip(found).filter_map(|(id, state)| Some((id, state?))).collect();
+            states.insert(collection.clone(), known);
+        }
+        Ok(states)
+    }
+
+    /// Reads and chunks one document, unless it is stored like this already.
+    async fn draft(&self, scope: &TenantScope, arrival: Stage<Arrival>) -> Stage<Drafted> {
+        let (id, arrival) = match arrival {
+            Stage::Done(slot) => return Stage::Done(slot),
+            Stage::Open { id, item } => (id, item),
+        };
+        let Arrival { document, recipe, stored } = arrival;
+        let reading = match self.read(document, id.clone()).await {
+            Ok(reading) => reading,
+            Err(error) => return failed(&id, error),
+        };
+        let same = |stored: &DocumentState| {
+            stored.content_hash == reading.content_hash
+                && stored.head_hash == reading.head_hash
+                && stored.generation == recipe.generation.id
+        };
+        if let Some(stored) = stored.filter(same) {
+            let state = SlotState::Unchanged { version: stored.version, content_hash: stored.content_hash };
+            return Stage::Done(Slot { id: Some(id.to_string()), state });
+        }
+        match self.chunk(scope, Arc::new(reading), &recipe).await {
+            Ok((reading, draft)) => Stage::Open { id, item: Drafted { reading, draft, recipe } },
+            Err(error) => failed(&id, error),
+        }
+    }
+
+    async fn read(&self, mut document: IncomingDocument, id: DocumentId) -> Result<Reading, ItemError> {
+        let declared = document.media_type.take();
+        let empty = IncomingBody::Text(String::new());
+        let (media_type, bytes) = match std::mem::replace(&mut document.body, empty) {
+            IncomingBody::Text(text) => {
+                // Text has been decoded already, whatever charset is declared.
+                let declared = MediaType::new(declared.as_deref().unwrap_or(DEFAULT_MEDIA_TYPE));
+                (MediaType::new(declared.essence()), Bytes::from(text))
+            }
+            IncomingBody::Bytes(bytes) => (detect(declared.as_deref(), &bytes), bytes),
+            chunks @ IncomingBody::Chunks(_) => {
+                document.body = chunks;
+                document.media_type = declared.or_else(|| Some(DEFAULT_MEDIA_TYPE.to_owned()));
+                let reading = Reading::of_chunks(document, id)?;
+                return if reading.text.is_empty() { Err(ItemError::NoText) } else { Ok(reading) };
+            }
+        };
+        document.media_type = Some(media_type.essence().to_owned());
+        let parsed = self.parse(&media_type, bytes).await?;
+        if parsed.text.trim().is_empty() {
+            return Err(ItemError::NoText);
+        }
+        Ok(Reading::of_text(document, id, parsed, self.settings.limits.max_title_bytes))
+    }
+
+    /// Parses one document, waiting while the parsers' queue is full.
+    async fn parse(&self, media_type: &MediaType, bytes: Bytes) -> Result<ParsedText, ItemError> {
+        let mut patience = Patience::new(self.settings.queue_wait_ms);
+        loop {
+            match self.parser.parse(media_type, bytes.clone()).await {
+                Err(ParseError::Busy { .. }) => {
+                    let busy = |waited_ms| ItemError::Busy { queue: "parsers' queue", waited_ms };
+                    patience.pause().await.map_err(busy)?;
+                }
+                parsed => return parsed.map_err(ItemError::Parse),
+            }
+        }
+    }
+
+    async fn chunk(
+        &self,
+        scope: &TenantScope,
+        reading: Arc<Reading>,
+        recipe: &Recipe,
+    ) -> Result<(Arc<Reading>, Draft), ItemError> {
+        let tenant = scope.tenant.clone();
+        let work = Arc::clone(&reading);
+        let draft = if reading.caller_chunks.is_some() {
+            let (counter, source) = (Arc::clone(&self.counters[0]), recipe.vectors);
+            self.on_pool(move || {
+                let placed = work.caller_chunks.as_deref().unwrap_or_default();
+                work.caller_draft(&tenant, placed, source, counter.as_ref())
+            })
+            .await??
+        } else {
+            let chunker = recipe.chunker(reading.head.collection.as_str(), &self.counters)?;
+            self.on_pool(move || work.draft(&tenant, &chunker)).await?
+        };
+        let limit = self.settings.limits.max_chunks_per_document;
+        if draft.chunks.len() > limit {
+            return Err(ItemError::TooManyChunks { found: draft.chunks.len(), limit });
+        }
+        Ok((reading, draft))
+    }
+
+    /// Runs `work` on the compute pool, waiting while the pool's queue is full.
+    async fn on_pool<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Clone + Send + 'static,
+    ) -> Result<T, ItemError> {
+        let mut patience = Patience::new(self.settings.queue_wait_ms);
+        loop {
+            match self.compute.run(work.clone()).await {
+                Ok(value) => return Ok(value),
+                Err(ComputeError::Panicked) => return Err(ItemError::Panicked),
+                Err(ComputeError::Full { .. }) => {
+                    let busy = |waited_ms| ItemError::Busy { queue: "compute queue", waited_ms };
+                    patience.pause().await.map_err(busy)?;
+                }
+            }
+        }
+    }
+
+    /// Vectors for every draft whose collection has an embedder: stored ones by whichever, new ones by this one's.
+    async fn embed_drafts(
+        &self,
+        scope: &TenantScope,
+        drafts: &[Stage<Drafted>],
+    ) -> Result<BTreeMap<Fingerprint, Embedded>, IngestError> {
+        let mut wanting: BTreeMap<Fingerprint, Vec<&Drafted>> = BTreeMap::new();
+        for stage in drafts {
+            if let Stage::Open { item, .. } = stage
+                && let Some(embedder) = item.recipe.embedder()
+            {
+                wanting.entry(embedder).or_default().push(item);
+            }
+        }
+        let mut all = BTreeMap::new();
+        for (embedder, wanting) in wanting {
+            let hashes = wanting.iter().flat_map(|one| one.draft.input_hashes.iter().copied()).collect();
+            let (mut embedded, missing) = known(self.store.as_ref(), scope, embedder, hashes).await?;
+            if let Some(embedding) = &self.embedding
+                && embedding.embedder().spec().fingerprint() == embedder
+            {
+                embedding.embed(inputs(&wanting, missing), &mut embedded).await;
+            }
+            all.insert(embedder, embedded);
+        }
+        Ok(all)
+    }
+}
+
+/// The texts behind those hashes, each once.
+fn inputs(wanting: &[&Drafted], mut missing: HashSet<ContentHash>) -> Inputs {
+    let mut inputs = Inputs::with_capacity(missing.len());
+    for Drafted { reading, draft, .. } in wanting {
+        for (chunk, hash) in draft.chunks.iter().zip(&draft.input_hashes) {
+            // Removed, so that an input that occurs again is embedded once.
+            if missing.remove(hash) {
+                inputs.insert(*hash, reading.input(&chunk.heading_path, &chunk.text));
+            }
+        }
+    }
+    inputs
+}
+
+fn failed<T>(id: &DocumentId, error: ItemError) -> Stage<T> {
+    Stage::Done(Slot { id: Some(id.to_string()), state: SlotState::Failed(error) })
+}
+
+fn ready(stage: Stage<Drafted>, embedded: &BTreeMap<Fingerprint, Embedded>) -> Slot {
+    let (id, Drafted { reading, draft, recipe }) = match stage {
+        Stage::Done(slot) => return slot,
+        Stage::Open { id, item } => (id, item),
+    };
+    let id = Some(id.to_string());
+    let embedded = recipe.embedder().and_then(|embedder| embedded.get(&embedder));
+    let refusal = |embedded: &Embedded| draft.input_hashes.iter().find_map(|hash| embedded.failed.get(hash).cloned());
+    if let Some(refusal) = embedded.and_then(refusal) {
+        return Slot { id, state: SlotState::Failed(refusal.into()) };
+    }
+    let mut brought = draft.vectors.map(Vec::into_iter);
+    let mut vector = |hash| match &mut brought {
+        Some(brought) => brought.next(),
+        None => embedded.and_then(|embedded| embedded.vectors.get(hash).cloned()),
+    };
+    let chunks: Vec<EmbeddedChunk> = draft
+        .chunks
+        .into_iter()
+        .zip(&draft.input_hashes)
+        .map(|(chunk, hash)| EmbeddedChunk { chunk, input_hash: *hash, embedding: vector(hash) })
+        .collect();
+    let awaits = embedded.is_some() && chunks.iter().any(|chunk| chunk.embedding.is_none());
+    let degraded = awaits.then_some(Degraded { stage: "embed", reason: "embedder_unavailable" });
+    let Reading { head, head_hash, content_hash, text, outline, .. } =
+        Arc::try_unwrap(reading).unwrap_or_else(|shared| (*shared).clone());
+    let document =
+        PutDocument { head, content_hash, head_hash, text, outline, chunks, generation: recipe.generation.id };
+    let state = SlotState::Ready { document: Box::new(document), degraded: degraded.into_iter().collect() };
+    Slot { id, state }
+}

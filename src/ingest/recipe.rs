@@ -1,0 +1,104 @@
+//! How a collection wants its documents: by which chunker, and where its vectors come from.
+//!
+//! A collection keeps the profile that it was made with. Settings that have changed since wait for a new
+//! generation; mixing two chunkers or two embedders in one would make its scores meaningless.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::domain::{ChunkerSpec, Collection, EmbedderSpec, Fingerprint, Generation};
+use crate::inference::{Embedder, TokenCounter};
+use crate::text::{ChunkingSettings, TokenPositions, chunker_spec};
+
+use super::ItemError;
+use super::settings::CALLER_REVISION;
+
+/// Where the vectors of a collection come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum VectorSource {
+    /// The embedder of this process.
+    Embedder,
+    /// The caller, for each chunk.
+    Caller { dimensions: usize },
+    /// A model that is not at hand now: chunks are stored without vectors, and embedded when it is back.
+    Absent,
+    /// The collection has no vectors.
+    None,
+}
+
+/// What preparing a document for one collection needs to know.
+#[derive(Debug, Clone)]
+pub(super) struct Recipe {
+    pub generation: Generation,
+    pub vectors: VectorSource,
+}
+
+impl Recipe {
+    pub(super) fn of(collection: Collection, embedder: Option<&Arc<dyn Embedder>>) -> Self {
+        let vectors = match &collection.live.profile.embedder {
+            None => VectorSource::None,
+            Some(spec) if spec.revision == CALLER_REVISION => VectorSource::Caller { dimensions: spec.dimensions },
+            Some(spec) if embedder.is_some_and(|embedder| embedder.spec() == spec) => VectorSource::Embedder,
+            Some(_) => VectorSource::Absent,
+        };
+        Self { generation: collection.live, vectors }
+    }
+
+    /// The model behind the collection's vectors, at hand or not; `None` where the caller brings them or none are.
+    pub(super) fn embedder(&self) -> Option<Fingerprint> {
+        match self.vectors {
+            VectorSource::Embedder | VectorSource::Absent => {
+                self.generation.profile.embedder.as_ref().map(EmbedderSpec::fingerprint)
+            }
+            VectorSource::Caller { .. } | VectorSource::None => None,
+        }
+    }
+
+    /// The chunker of the profile, if one of `counters` counts as it wants.
+    pub(super) fn chunker(&self, collection: &str, counters: &[Arc<dyn TokenCounter>]) -> Result<Chunker, ItemError> {
+        let spec = &self.generation.profile.chunker;
+        let wanted = spec.params.get("counter").map_or(spec.name.as_str(), String::as_str);
+        let counter = counters.iter().find(|counter| counter.name() == wanted);
+        let settings = chunking_settings(spec).filter(|settings| chunker_spec(settings, wanted) == *spec);
+        let settings = settings.filter(|settings| settings.check().is_ok());
+        let (Some(settings), Some(counter)) = (settings, counter) else {
+            let at_hand: Vec<&str> = counters.iter().map(|counter| counter.name()).collect();
+            let detail = format!("it counts by {wanted}, this program by {}", at_hand.join(" or "));
+            return Err(ItemError::ChunkerUnavailable { collection: collection.to_owned(), detail });
+        };
+        Ok(Chunker { settings, counter: Arc::clone(counter), fingerprint: spec.fingerprint() })
+    }
+}
+
+/// A chunker ready to run.
+#[derive(Clone)]
+pub(super) struct Chunker {
+    pub settings: ChunkingSettings,
+    pub counter: Arc<dyn TokenCounter>,
+    pub fingerprint: Fingerprint,
+}
+
+/// Lets the text room count as the embedder does.
+pub(super) struct Counting<'a>(pub &'a dyn TokenCounter);
+
+impl TokenPositions for Counting<'_> {
+    fn token_starts(&self, text: &str) -> Vec<usize> {
+        self.0.token_starts(text)
+    }
+}
+
+/// The chunker of chunks that the caller made.
+pub(super) fn caller_chunker() -> ChunkerSpec {
+    ChunkerSpec { name: "caller".to_owned(), version: 1, params: BTreeMap::new() }
+}
+
+// Reads back what `chunker_spec` wrote; whether it is understood completely is decided by writing it again.
+fn chunking_settings(spec: &ChunkerSpec) -> Option<ChunkingSettings> {
+    let number = |key: &str| spec.params.get(key)?.parse::<usize>().ok();
+    Some(ChunkingSettings {
+        target_tokens: number("target_tokens")?,
+        max_tokens: number("max_tokens")?,
+        min_tokens: number("min_tokens")?,
+        overlap_tokens: number("overlap_tokens")?,
+    })
+}

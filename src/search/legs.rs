@@ -1,0 +1,274 @@
+//! The two legs: each runs on the compute pool and ends at the plan's time.
+//!
+//! The lexical leg starts at once; the vector leg as soon as the query's vector is there. What a filter lets
+//! through is worked out while the query is being embedded.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::time::timeout_at;
+use tracing::{Instrument, debug_span};
+
+use crate::domain::{ChunkId, ErrorKind, Filter, Generation, Mode, ScoredChunk, Visibility};
+use crate::index::{IndexError, Narrowing, VectorSearch};
+use crate::inference::{InferenceError, InputKind};
+
+use super::SearchError;
+use super::overrides::is_direction;
+use super::report::{Report, ms_since};
+use super::searcher::{Request, Searcher};
+
+/// What both legs need, shared with the pool.
+#[derive(Debug)]
+pub(super) struct LegInput {
+    pub generation: Generation,
+    pub text: String,
+    pub filter: Option<Filter>,
+    pub visibility: Visibility,
+    pub depth: usize,
+    pub exact: bool,
+}
+
+impl LegInput {
+    fn narrowing(&self) -> Narrowing<'_> {
+        Narrowing { filter: self.filter.as_ref(), visibility: &self.visibility }
+    }
+
+    fn is_narrowed(&self) -> bool {
+        self.filter.is_some() || self.visibility != Visibility::All
+    }
+}
+
+/// What the legs found, best first; an empty list also stands for a leg that did not run.
+#[derive(Debug, Default)]
+pub(super) struct Retrieved {
+    pub lexical: Vec<ScoredChunk>,
+    pub vector: Vec<ScoredChunk>,
+    pub query_vector: Option<Arc<[f32]>>,
+}
+
+/// Why a leg has no list.
+enum Missed {
+    Deadline,
+    Error(SearchError),
+}
+
+impl Missed {
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Deadline => "deadline",
+            Self::Error(error) => error.reason(),
+        }
+    }
+}
+
+impl<E: Into<SearchError>> From<E> for Missed {
+    fn from(error: E) -> Self {
+        match error.into() {
+            SearchError::Inference(InferenceError::Deadline { .. }) => Self::Deadline,
+            error => Self::Error(error),
+        }
+    }
+}
+
+struct Ran<T> {
+    value: T,
+    took_ms: f64,
+}
+
+impl Searcher {
+    /// Runs the legs that the mode asks for, side by side. A leg that fails or is late is named in the report as
+    /// long as the other one ran or time was the reason; else its error is the search's.
+    pub(super) async fn retrieve(&self, request: &Request<'_>, report: &mut Report) -> Result<Retrieved, SearchError> {
+        let lexical = async {
+            match request.query.mode {
+                Mode::Vector => None,
+                Mode::Lexical | Mode::Hybrid => Some(self.lexical_leg(request).await),
+            }
+        };
+        let vector = async {
+            match request.query.mode {
+                Mode::Lexical => None,
+                Mode::Vector | Mode::Hybrid => Some(self.vector_leg(request).await),
+            }
+        };
+        let (lexical, vector) = tokio::join!(
+            lexical.instrument(debug_span!("search.lexical")),
+            vector.instrument(debug_span!("search.vector"))
+        );
+
+        let mut missed = Vec::new();
+        let mut retrieved = Retrieved::default();
+        let mut ran = false;
+        match lexical {
+            Some(Ok(Ran { value, took_ms })) => {
+                ran = true;
+                retrieved.lexical = value;
+                report.timings.lexical_ms = took_ms;
+            }
+            Some(Err(reason)) => missed.push(("lexical", reason)),
+            None => {}
+        }
+        if let Some(VectorLeg { embedded, found }) = vector {
+            if let Some(Ran { value, took_ms }) = embedded {
+                retrieved.query_vector = Some(value);
+                report.timings.embed_ms = took_ms;
+            }
+            match found {
+                Ok(Ran { value, took_ms }) => {
+                    ran = true;
+                    retrieved.vector = value;
+                    report.timings.vector_ms = took_ms;
+                }
+                Err(reason) => missed.push(("vector", reason)),
+            }
+        }
+        settle(missed, ran, report)?;
+        Ok(retrieved)
+    }
+
+    async fn lexical_leg(&self, request: &Request<'_>) -> Result<Ran<Vec<ScoredChunk>>, Missed> {
+        if request.input.text.trim().is_empty() {
+            return Err(Missed::Error(SearchError::EmptyQuery));
+        }
+        let (indexes, input) = (Arc::clone(&self.indexes), Arc::clone(&request.input));
+        self.on_pool(request.plan.work_until, move || {
+            let index = indexes.get(input.generation.id, &input.generation.profile)?;
+            index.lexical.search(&input.text, input.narrowing(), input.depth)
+        })
+        .await
+    }
+
+    async fn vector_leg(&self, request: &Request<'_>) -> VectorLeg {
+        let until = request.plan.work_until;
+        let (embedded, allowed) = tokio::join!(
+            self.query_vector(request).instrument(debug_span!("search.embed")),
+            self.allowed_chunks(request)
+        );
+        let (embedded, allowed) = match (embedded, allowed) {
+            (Ok(embedded), Ok(allowed)) => (embedded, allowed),
+            (Err(missed), _) => return VectorLeg { embedded: None, found: Err(missed) },
+            (Ok(embedded), Err(missed)) => return VectorLeg { embedded: Some(embedded), found: Err(missed) },
+        };
+        let (indexes, input) = (Arc::clone(&self.indexes), Arc::clone(&request.input));
+        let query = Arc::clone(&embedded.value);
+        let found = self.on_pool(until, move || {
+            let index = indexes.get(input.generation.id, &input.generation.profile)?;
+            // Checked before: the profile names an embedder. An index without vectors holds none yet.
+            let Some(vectors) = &index.vector else { return Ok(Vec::new()) };
+            let search = VectorSearch { depth: input.depth, exact: input.exact, allowed: allowed.as_deref() };
+            vectors.search(&query, search)
+        });
+        VectorLeg { found: found.await, embedded: Some(embedded) }
+    }
+
+    async fn allowed_chunks(&self, request: &Request<'_>) -> Result<Option<Arc<HashSet<ChunkId>>>, Missed> {
+        if !request.input.is_narrowed() {
+            return Ok(None);
+        }
+        let (indexes, input) = (Arc::clone(&self.indexes), Arc::clone(&request.input));
+        let matching = self.on_pool(request.plan.work_until, move || {
+            let index = indexes.get(input.generation.id, &input.generation.profile)?;
+            index.lexical.matching_shared(input.narrowing())
+        });
+        Ok(matching.await?.value)
+    }
+
+    async fn query_vector(&self, request: &Request<'_>) -> Result<Ran<Arc<[f32]>>, Missed> {
+        let start = Instant::now();
+        let collection = || request.query.collection.to_string();
+        let Some(spec) = &request.input.generation.profile.embedder else {
+            // A collection that was made while no model was at hand has no vectors for the same reason.
+            return Err(match &self.embedder {
+                Some(_) => SearchError::NoVectors { collection: collection() },
+                None => SearchError::EmbedderUnavailable { collection: collection() },
+            }
+            .into());
+        };
+        if let Some(vector) = &request.query.vector {
+            check_vector(vector, spec.dimensions)?;
+            return Ok(Ran { value: Arc::from(vector.as_slice()), took_ms: ms_since(start) });
+        }
+        if request.input.text.trim().is_empty() {
+            return Err(SearchError::EmptyQuery.into());
+        }
+        let embedder = self.embedder.as_ref().filter(|embedder| embedder.spec() == spec);
+        let Some(embedder) = embedder else {
+            return Err(SearchError::EmbedderUnavailable { collection: collection() }.into());
+        };
+        let (scope, cache) = (request.scope, self.query_cache.as_deref());
+        if let Some(vector) = cache.and_then(|cache| cache.get(scope, &request.input.text)) {
+            return Ok(Ran { value: vector, took_ms: ms_since(start) });
+        }
+        let until = request.plan.work_until;
+        if start >= until {
+            return Err(Missed::Deadline);
+        }
+        let embedding = embedder.embed(vec![request.input.text.clone()], InputKind::Query);
+        let vectors = timeout_at(until.into(), embedding).await.map_err(|_| Missed::Deadline)??;
+        let vector: Option<Arc<[f32]>> = vectors.into_iter().next().map(Arc::from);
+        let value = vector.ok_or(SearchError::Inference(InferenceError::Failed {
+            model: spec.name.clone(),
+            detail: "it returned no vector for one text".to_owned(),
+        }))?;
+        if let Some(cache) = cache {
+            cache.put(scope, &request.input.text, Arc::clone(&value));
+        }
+        Ok(Ran { value, took_ms: ms_since(start) })
+    }
+
+    /// Runs blocking index work on the pool, at most until `until`; work that has not started by then never does.
+    async fn on_pool<T: Send + 'static>(
+        &self,
+        until: Instant,
+        work: impl FnOnce() -> Result<T, IndexError> + Send + 'static,
+    ) -> Result<Ran<T>, Missed> {
+        let start = Instant::now();
+        if start >= until {
+            return Err(Missed::Deadline);
+        }
+        let done = timeout_at(until.into(), self.compute.run(work)).await.map_err(|_| Missed::Deadline)?;
+        let value = done.map_err(|error| SearchError::compute(error, self.settings.retry_after_ms))??;
+        Ok(Ran { value, took_ms: ms_since(start) })
+    }
+}
+
+struct VectorLeg {
+    embedded: Option<Ran<Arc<[f32]>>>,
+    found: Result<Ran<Vec<ScoredChunk>>, Missed>,
+}
+
+fn check_vector(vector: &[f32], dimensions: usize) -> Result<(), SearchError> {
+    if vector.len() != dimensions {
+        return Err(SearchError::VectorDimensions { found: vector.len(), expected: dimensions });
+    }
+    if is_direction(vector) { Ok(()) } else { Err(SearchError::NotAVector) }
+}
+
+#[expect(
+    clippy::fn_params_excessive_bools,
+    reason = "whether any leg ran, counted where it is called; not a choice of behaviour"
+)]
+fn settle(missed: Vec<(&'static str, Missed)>, ran: bool, report: &mut Report) -> Result<(), SearchError> {
+    for (leg, reason) in missed {
+        report.degrade(leg, reason.reason());
+        match reason {
+            Missed::Deadline => {}
+            // The caller's own fault is told to the caller, whatever the other leg found.
+            Missed::Error(error @ (SearchError::VectorDimensions { .. } | SearchError::NotAVector)) => {
+                return Err(error);
+            }
+            Missed::Error(error) if ran => log(leg, &error),
+            Missed::Error(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+// A leg that is missing by configuration or by load is in every answer; in the log it would only be noise.
+fn log(leg: &'static str, error: &SearchError) {
+    if matches!(error.kind(), ErrorKind::Internal | ErrorKind::Corrupt) {
+        tracing::warn!(leg, error = error as &dyn std::error::Error, "a leg of the search failed");
+    }
+}

@@ -1,0 +1,21 @@
+//! What every implementation of the truth must do, as tests.
+//!
+//! `conformance!` makes a test of each promise for one implementation.
+
+mod corpus;
+mod fixture;
+mod isolation;
+mod log;
+mod model;
+mod promises;
+
+pub(crate) use fixture::{Ingest, Subject, collection_name, paragraph, scope};
+pub(crate) use model::{replay, steps};
+pub(crate) use promises::conformance;
+
+pub(crate) mod promise {
+    //! Every promise under its name.
+    pub(crate) use super::corpus::*;
+    pub(crate) use super::isolation::*;
+    pub(crate) use super::log::*;
+}

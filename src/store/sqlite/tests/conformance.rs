@@ -1,0 +1,23 @@
+//! SQLite against the contract.
+
+use proptest::prelude::*;
+
+use crate::store::conformance::{conformance, replay, steps};
+
+use super::fixture::fresh;
+
+conformance!(super::fixture::fresh);
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_leads_to_what_a_plain_map_would_hold(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let fresh = fresh().await;
+            replay(fresh.subject(), &steps).await;
+            fresh.store.close().await.unwrap();
+        });
+    }
+}

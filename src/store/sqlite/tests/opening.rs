@@ -1,0 +1,177 @@
+//! Opening: what is checked before a store may serve.
+
+use std::io::{Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+
+use crate::domain::{Sequence, Timestamp};
+use crate::store::conformance::{Ingest, scope};
+use crate::store::sqlite::open::{Durability, check_durability, read_durability};
+use crate::store::sqlite::{catalog, failure};
+use crate::store::{CorpusStore as _, IntegrityCheck, OperationLog as _, SqliteStore, StoreError, StoreSettings};
+
+use super::fixture::{Fresh, fresh};
+
+async fn open_error(path: &Path) -> StoreError {
+    SqliteStore::open(path, StoreSettings::default()).await.err().expect("opening must fail")
+}
+
+async fn run(path: &Path, sql: &str) {
+    let mut connection = SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+async fn closed_with_documents() -> Fresh {
+    let fresh = fresh().await;
+    for number in 0..200 {
+        fresh.subject().put(&scope("acme"), &Ingest::new("c", &format!("d{number}"), &[number])).await;
+    }
+    fresh.store.close().await.unwrap();
+    fresh
+}
+
+#[tokio::test]
+async fn the_writer_syncs_every_commit() {
+    let fresh = fresh().await;
+
+    let expected = Durability { journal_mode: "wal".into(), synchronous: 2, foreign_keys: 1 };
+    assert_eq!(fresh.store.durability, expected);
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_sync_every_commit_is_refused() {
+    let fresh = fresh().await;
+    let options = SqliteConnectOptions::new().filename(fresh.path()).synchronous(SqliteSynchronous::Normal);
+    let mut connection = options.connect().await.unwrap();
+
+    let found = read_durability(&mut connection).await.unwrap();
+
+    assert_eq!(found.synchronous, 1);
+    assert!(check_durability(&fresh.path(), &found).is_err());
+}
+
+#[tokio::test]
+async fn everything_is_there_after_reopening() {
+    let fresh = fresh().await;
+    let owner = scope("acme");
+    let ingest = Ingest::new("c", "d", &[1, 2]);
+    fresh.subject().put(&owner, &ingest).await;
+    fresh.subject().put(&owner, &Ingest::new("c", "e", &[3])).await;
+    let before = fresh.store.document(&owner, &ingest.collection, &ingest.document).await.unwrap();
+
+    let fresh = fresh.reopen().await;
+
+    assert_eq!(fresh.store.document(&owner, &ingest.collection, &ingest.document).await.unwrap(), before);
+    assert_eq!(fresh.store.last_sequence().await.unwrap(), Sequence(2));
+    fresh.subject().delete(&owner, "c", "d").await;
+    assert_eq!(fresh.store.last_sequence().await.unwrap(), Sequence(3), "numbers go on where they were");
+}
+
+#[tokio::test]
+async fn closing_leaves_one_file_for_its_owner_alone() {
+    let fresh = closed_with_documents().await;
+
+    let files: Vec<_> =
+        std::fs::read_dir(fresh.directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+
+    assert_eq!(files, ["plumb.db"]);
+    assert_eq!(std::fs::metadata(fresh.path()).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_newer_database_is_refused_and_stays_as_it_is() {
+    let fresh = closed_with_documents().await;
+    run(&fresh.path(), "PRAGMA user_version = 99").await;
+    let before = std::fs::read(fresh.path()).unwrap();
+
+    let refused = open_error(&fresh.path()).await;
+
+    assert!(matches!(refused, StoreError::TooNew { found: 99, .. }), "{refused:?}");
+    assert!(std::fs::read(fresh.path()).unwrap() == before);
+}
+
+#[tokio::test]
+async fn a_database_of_somebody_else_is_refused_and_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("plumb.db");
+    run(&path, "CREATE TABLE theirs (x)").await;
+    let before = std::fs::read(&path).unwrap();
+
+    let refused = open_error(&path).await;
+
+    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused:?}");
+    assert!(std::fs::read(&path).unwrap() == before);
+}
+
+#[tokio::test]
+async fn a_damaged_header_is_refused_with_a_way_out() {
+    let fresh = closed_with_documents().await;
+    let mut file = std::fs::OpenOptions::new().write(true).open(fresh.path()).unwrap();
+    file.write_all(b"garbage").unwrap();
+
+    let refused = open_error(&fresh.path()).await;
+
+    assert!(
+        matches!(&refused, StoreError::Corrupt { detail } if detail.contains(failure::RESTORE_HINT)),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_lost_its_end_is_refused() {
+    let fresh = closed_with_documents().await;
+    let file = std::fs::OpenOptions::new().write(true).open(fresh.path()).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 3 * 8192).unwrap();
+
+    let refused = open_error(&fresh.path()).await;
+
+    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_full_check_finds_a_damaged_page() {
+    let fresh = closed_with_documents().await;
+    let mut file = std::fs::OpenOptions::new().write(true).open(fresh.path()).unwrap();
+    file.seek(SeekFrom::Start(20 * 8192)).unwrap();
+    file.write_all(&[0x5a; 8192]).unwrap();
+
+    let settings = StoreSettings { integrity_check: IntegrityCheck::Always, ..StoreSettings::default() };
+    let refused = SqliteStore::open(&fresh.path(), settings).await.err().expect("opening must fail");
+
+    assert!(matches!(refused, StoreError::Corrupt { .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_written_is_named() {
+    let refused = open_error(Path::new("/nowhere/plumb.db")).await;
+
+    let StoreError::Io { path, source } = refused else { panic!("{refused:?}") };
+    assert_eq!((path.as_str(), source.kind()), ("/nowhere/plumb.db", std::io::ErrorKind::NotFound));
+}
+
+#[tokio::test]
+async fn watermarks_stay_few_and_never_tell_too_early_a_time() {
+    let fresh = fresh().await;
+    let owner = scope("acme");
+    let ingest = Ingest::new("c", "d", &[1]);
+    fresh.subject().put(&owner, &ingest).await;
+    let generation = fresh.subject().open(&owner, "c").await.live.id;
+    let mut connection = SqliteConnectOptions::new().filename(fresh.path()).connect().await.unwrap();
+    sqlx::query("BEGIN").execute(&mut connection).await.unwrap();
+    for mark in 1..=10_000 {
+        catalog::mark_indexed(&mut connection, generation, Sequence(mark), Timestamp(mark as i64)).await.unwrap();
+    }
+    sqlx::query("COMMIT").execute(&mut connection).await.unwrap();
+
+    let (kept, early): (i64, i64) =
+        sqlx::query_as("SELECT COUNT(*), SUM(at < sequence) FROM watermarks").fetch_one(&mut connection).await.unwrap();
+    let chunk = fresh.store.chunk(&owner, ingest.chunk_ids(&owner.tenant)[0]).await.unwrap().unwrap();
+
+    assert!(kept <= 4096, "{kept}");
+    assert_eq!(early, 0);
+    assert!(chunk.provenance.indexed_at >= Some(Timestamp(1)));
+}
