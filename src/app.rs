@@ -18,7 +18,7 @@ use crate::http::{
 };
 use crate::index::{ComputePool, Generations, IndexError, IndexProgress, LexicalIndex, TantivyIndex, analyzer_spec};
 use crate::inference::{
-    Embedder, EmbeddingCache, InferenceError, Models, OnnxEmbedder, Reranker, TokenCounter, WordCounter,
+    Embedder, EmbeddingCache, InferenceError, Models, OnnxEmbedder, Reranker, RescorerParts, TokenCounter, WordCounter,
 };
 use crate::ingest::{Indexer, IndexerParts, IngestError, IngestParts, Ingestor};
 use crate::parse::{Parser, WorkerCommand};
@@ -338,7 +338,8 @@ async fn load_models(config: &Config, cache: Option<Arc<Cache>>) -> Result<Loade
             }
             Err(error) => loaded.note(&error),
         }
-        match models.load_reranker(&runtime, &inference, (loaded.embedder.clone(), cache)) {
+        let parts = RescorerParts { embedder: loaded.embedder.clone(), cache };
+        match models.load_reranker(&runtime, &inference, parts) {
             Ok(reranker) => loaded.reranker = reranker,
             Err(error) => loaded.note(&error),
         }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use tracing::warn;
 
-use crate::cache::Cache;
 use crate::domain::EmbedderSpec;
 
 use super::batch::BatchLimits;
@@ -15,7 +14,7 @@ use super::cross_encoder::OnnxCrossEncoder;
 use super::embedder::{EmbedderThreads, FileHashes, OnnxEmbedder, spec};
 use super::files::{read_model, runtime_library};
 use super::queue::QueueLimits;
-use super::rescorer::SparseDenseRescorer;
+use super::rescorer::{RescorerParts, SparseDenseRescorer};
 use super::sparse::SparseEncoder;
 use super::{InferenceError, InferenceSettings, Manifest, ModelsSettings, Precision, Role, Runtime};
 
@@ -90,12 +89,12 @@ impl Models {
     }
 
     /// Checks and loads the reranker that the settings name; `None` if they name none. A sparse encoder becomes the
-    /// rescorer, which also uses `embedder` and keeps passages in `cache`, where there are. Blocks.
+    /// rescorer, which uses `parts` as well. Blocks.
     pub fn load_reranker(
         &self,
         runtime: &Runtime,
         settings: &InferenceSettings,
-        (embedder, cache): (Option<Arc<OnnxEmbedder>>, Option<Arc<Cache>>),
+        parts: RescorerParts,
     ) -> Result<Option<Arc<dyn Reranker>>, InferenceError> {
         let Some(name) = &settings.reranker else {
             return Ok(None);
@@ -113,7 +112,7 @@ impl Models {
                 limits.batch.rows = limits.batch.rows.min(SPARSE_BATCH_ROWS);
                 let options = (settings.precision, intra, limits);
                 let sparse = SparseEncoder::load(runtime, (entry, &self.dir), &files, options)?;
-                Ok(Some(Arc::new(SparseDenseRescorer::new(sparse, embedder, cache, settings.rescorer))))
+                Ok(Some(Arc::new(SparseDenseRescorer::new(sparse, parts, settings.rescorer))))
             }
             Role::Runtime | Role::Embedder => {
                 let detail = "it is neither a reranker nor a sparse encoder".to_owned();

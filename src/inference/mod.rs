@@ -36,7 +36,7 @@ pub use manifest::{
     Activation, Derived, EmbedderFacts, ExpectedFile, LocalFiles, LogitHead, Manifest, ModelEntry, Package,
     PackageFile, PassageGraph, Platform, Pooling, Precision, RerankerFacts, Role, SparseFacts,
 };
-pub use rescorer::SparseDenseRescorer;
+pub use rescorer::{RescorerParts, SparseDenseRescorer};
 pub use runtime::Runtime;
 pub use settings::{InferenceSettings, ModelsSettings, RescorerSettings};
 pub use word_counter::WordCounter;

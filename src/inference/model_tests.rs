@@ -208,7 +208,10 @@ fn without_files_models_are_missing_and_a_changed_file_is_refused_by_name() {
     let missing = models.load_runtime().map(|_| ()).unwrap_err();
     assert!(missing.to_string().contains("run `plumb models fetch`"), "{missing}");
     assert!(matches!(models.load_embedder(&runtime, &settings), Err(InferenceError::Missing { .. })));
-    assert!(matches!(models.load_reranker(&runtime, &settings, (None, None)), Err(InferenceError::Missing { .. })));
+    assert!(matches!(
+        models.load_reranker(&runtime, &settings, RescorerParts::default()),
+        Err(InferenceError::Missing { .. })
+    ));
 
     let entry = models.manifest().named(&settings.embedder).unwrap();
     std::fs::create_dir_all(entry.dir(dir.path())).unwrap();
@@ -238,7 +241,7 @@ fn cross_encoder(head: &str, activation: &str) -> Arc<dyn Reranker> {
         ),
     );
     let settings = InferenceSettings { reranker: Some("tiny".to_owned()), ..InferenceSettings::default() };
-    models.load_reranker(&models.load_runtime().unwrap(), &settings, (None, None)).unwrap().unwrap()
+    models.load_reranker(&models.load_runtime().unwrap(), &settings, RescorerParts::default()).unwrap().unwrap()
 }
 
 #[tokio::test]
@@ -295,7 +298,7 @@ fn rescorer(rescorer: RescorerSettings, precision: Precision, cache: Option<Arc<
     let runtime = models.load_runtime().unwrap();
     let settings = InferenceSettings { rescorer, precision, embedder_threads: 1, ..InferenceSettings::default() };
     let embedder = models.load_embedder(&runtime, &settings).unwrap();
-    models.load_reranker(&runtime, &settings, (Some(embedder), cache)).unwrap().unwrap()
+    models.load_reranker(&runtime, &settings, RescorerParts { embedder: Some(embedder), cache }).unwrap().unwrap()
 }
 
 const PASSAGES: [&str; 4] = [

@@ -5,6 +5,7 @@
 //! thrown away before they run.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -188,18 +189,30 @@ impl Shared {
         };
         drop(state);
         let rows: Vec<&Row> = batch.iter().map(|waiting| &waiting.row).collect();
-        match runner.run(&rows, batch[0].call.wanted) {
+        match run_guarded(runner, &rows, batch[0].call.wanted) {
             Ok(results) => {
-                batch.iter().zip(results).for_each(|(waiting, result)| waiting.call.give(waiting.at, result))
+                batch.iter().zip(results).for_each(|(waiting, result)| waiting.call.give(waiting.at, result));
             }
-            Err(error) => {
-                let detail = error.to_string();
+            Err(detail) => {
                 for waiting in &batch {
                     waiting.call.fail(InferenceError::Failed { model: self.model.clone(), detail: detail.clone() });
                 }
             }
         }
         true
+    }
+}
+
+/// A run that answers for every row, whatever happens: callers wait for their answers without a bound of their own.
+fn run_guarded<R: Runner>(runner: &mut R, rows: &[&Row], wanted: Extract) -> Result<Vec<Vec<f32>>, String> {
+    let outcome = catch_unwind(AssertUnwindSafe(|| runner.run(rows, wanted)));
+    match outcome {
+        Ok(Ok(results)) if results.len() == rows.len() => Ok(results),
+        Ok(Ok(results)) => Err(format!("it gave {} results for {} rows", results.len(), rows.len())),
+        // The caller's error names the model already.
+        Ok(Err(InferenceError::Failed { detail, .. })) => Err(detail),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("it panicked".to_owned()),
     }
 }
 
@@ -254,6 +267,11 @@ mod tests {
 
     use super::*;
 
+    /// First ids of rows that make a run go wrong.
+    const POISON: u32 = 666;
+    const PANIC: u32 = 667;
+    const LOSS: u32 = 668;
+
     /// Answers each row with its length and the number of rows it ran with; waits for a signal before each run.
     struct Gated {
         gate: mpsc::Receiver<()>,
@@ -264,17 +282,21 @@ mod tests {
         fn run(&mut self, rows: &[&Row], _: Extract) -> Result<Vec<Vec<f32>>, InferenceError> {
             self.ran.send(rows.iter().map(|row| row.ids.len()).collect()).unwrap();
             self.gate.recv().unwrap();
-            if rows.iter().any(|row| row.ids[0] == 666) {
-                return Err(InferenceError::Failed { model: "m".into(), detail: "poison".into() });
+            match rows[0].ids[0] {
+                POISON => return Err(InferenceError::Failed { model: "m".into(), detail: "poison".into() }),
+                PANIC => panic!("a bug"),
+                LOSS => return Ok(Vec::new()),
+                _ => {}
             }
             Ok(rows.iter().map(|row| vec![row.ids.len() as f32]).collect())
         }
     }
 
+    /// The gate goes first: an owner that waits for it would keep the queue from stopping.
     struct Bench {
-        queue: Arc<ModelQueue>,
         open: mpsc::Sender<()>,
         ran: mpsc::Receiver<Vec<usize>>,
+        queue: Arc<ModelQueue>,
     }
 
     fn bench(queue_tokens: usize) -> Bench {
@@ -384,14 +406,15 @@ mod tests {
     #[tokio::test]
     async fn a_failed_run_fails_its_callers_and_no_others() {
         let bench = bench(1_000);
-        let mut poison = row(20);
-        poison.ids[0] = 666;
-        (0..2).for_each(|_| bench.open.send(()).unwrap());
+        (0..4).for_each(|_| bench.open.send(()).unwrap());
 
-        let failed = bench.queue.run(vec![poison], Extract::Plain, Lane::Bulk).await;
+        for id in [POISON, PANIC, LOSS] {
+            let wrong = Row { ids: vec![id], type_ids: vec![0] };
+            let failed = bench.queue.run(vec![wrong], Extract::Plain, Lane::Bulk).await;
+            assert!(matches!(failed, Err(InferenceError::Failed { .. })), "{id}");
+        }
         let fine = bench.queue.run(vec![row(20)], Extract::Plain, Lane::Bulk).await;
 
-        assert!(matches!(failed, Err(InferenceError::Failed { .. })));
         assert!(fine.is_ok());
     }
 }

@@ -37,27 +37,32 @@ pub struct SparseDenseRescorer {
     settings: RescorerSettings,
 }
 
+/// What the rescorer uses besides its own model, where there is any.
+#[derive(Clone, Default)]
+pub struct RescorerParts {
+    /// Embeds the query and passages that come without embedding.
+    pub embedder: Option<Arc<OnnxEmbedder>>,
+    /// Keeps what was computed of passages.
+    pub cache: Option<Arc<Cache>>,
+}
+
 /// One signal's value for each passage.
 type Signal = Vec<Option<f32>>;
 
-/// How bytes of the cache are read back; `None` where they are not what was written.
-type Reading<T> = Arc<dyn Fn(&[u8]) -> Option<T> + Send + Sync>;
+/// Reads what was kept of a passage.
+type ReadKept<T> = Arc<dyn Fn(&[u8]) -> Option<T> + Send + Sync>;
 
 /// What is kept of passages, and how to make it when it is not kept.
 struct Kept<T> {
     namespace: &'static str,
     producer: Fingerprint,
-    read: Reading<T>,
+    read: ReadKept<T>,
     write: fn(&T) -> Vec<u8>,
 }
 
 impl SparseDenseRescorer {
-    pub(super) fn new(
-        sparse: SparseEncoder,
-        embedder: Option<Arc<OnnxEmbedder>>,
-        cache: Option<Arc<Cache>>,
-        settings: RescorerSettings,
-    ) -> Self {
+    pub(super) fn new(sparse: SparseEncoder, parts: RescorerParts, settings: RescorerSettings) -> Self {
+        let RescorerParts { embedder, cache } = parts;
         let dense = embedder.as_ref().map(|embedder| format!("+{}", embedder.spec().name)).unwrap_or_default();
         Self { name: format!("{}{dense}", sparse.name), sparse: Arc::new(sparse), embedder, cache, settings }
     }

@@ -100,10 +100,10 @@ impl Searcher {
 
         let mut missed = Vec::new();
         let mut retrieved = Retrieved::default();
-        let mut ran = false;
+        let mut legs_run = 0;
         match lexical {
             Some(Ok(Ran { value, took_ms })) => {
-                ran = true;
+                legs_run += 1;
                 retrieved.lexical = value;
                 report.timings.lexical_ms = took_ms;
             }
@@ -117,14 +117,14 @@ impl Searcher {
             }
             match found {
                 Ok(Ran { value, took_ms }) => {
-                    ran = true;
+                    legs_run += 1;
                     retrieved.vector = value;
                     report.timings.vector_ms = took_ms;
                 }
                 Err(reason) => missed.push(("vector", reason)),
             }
         }
-        settle(missed, ran, report)?;
+        settle(missed, legs_run, report)?;
         Ok(retrieved)
     }
 
@@ -246,11 +246,7 @@ fn check_vector(vector: &[f32], dimensions: usize) -> Result<(), SearchError> {
     if is_direction(vector) { Ok(()) } else { Err(SearchError::NotAVector) }
 }
 
-#[expect(
-    clippy::fn_params_excessive_bools,
-    reason = "whether any leg ran, counted where it is called; not a choice of behaviour"
-)]
-fn settle(missed: Vec<(&'static str, Missed)>, ran: bool, report: &mut Report) -> Result<(), SearchError> {
+fn settle(missed: Vec<(&'static str, Missed)>, legs_run: usize, report: &mut Report) -> Result<(), SearchError> {
     for (leg, reason) in missed {
         report.degrade(leg, reason.reason());
         match reason {
@@ -259,7 +255,7 @@ fn settle(missed: Vec<(&'static str, Missed)>, ran: bool, report: &mut Report) -
             Missed::Error(error @ (SearchError::VectorDimensions { .. } | SearchError::NotAVector)) => {
                 return Err(error);
             }
-            Missed::Error(error) if ran => log(leg, &error),
+            Missed::Error(error) if legs_run > 0 => log(leg, &error),
             Missed::Error(error) => return Err(error),
         }
     }

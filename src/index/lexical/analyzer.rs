@@ -178,7 +178,11 @@ pub(super) fn for_each_token(text: &str, mut each: impl FnMut(Token<'_>)) {
 
 /// The term of a folded word in a language.
 pub(super) fn stem(language: Language, folded: &str) -> Cow<'_, str> {
-    let stem = language.stem(folded);
+    let stem = match language.stem(folded) {
+        // Of a word that is all marks some stemmers leave nothing.
+        stem if stem.is_empty() => Cow::Borrowed(folded),
+        stem => stem,
+    };
     if stem.is_ascii() { stem } else { Cow::Owned(without_accents(&stem)) }
 }
 
@@ -242,6 +246,8 @@ fn fold_into(word: &str, folded: &mut String) {
         let composed: String = word.nfkc().filter(|c| !is_invisible(*c)).collect();
         // A dot above is what small letters leave of the Turkish capital.
         folded.extend(composed.to_lowercase().chars().filter(|c| *c != '\u{307}'));
+        // One character can become eighteen.
+        folded.truncate(folded.floor_char_boundary(MAX_WORD_BYTES));
     }
 }
 
@@ -284,6 +290,13 @@ mod tests {
         assert_eq!(terms("İstanbul'da", "tr"), ["istanbul", "da"]);
         assert_eq!(terms("日本 ＡＢＣ", "en"), ["日", "日本", "本", "abc"]);
         assert_eq!(terms("Ёлка й", "und"), ["ёлка", "й"]);
+    }
+
+    #[test]
+    fn a_word_is_neither_stemmed_to_nothing_nor_folded_without_bound() {
+        assert_eq!(terms("\u{fe71}", "ar").len(), 1);
+        let ligatures = terms(&"\u{fdfa}".repeat(40), "ar");
+        assert!(ligatures.iter().all(|term| !term.is_empty() && term.len() <= MAX_WORD_BYTES), "{ligatures:?}");
     }
 
     #[test]

@@ -124,9 +124,9 @@ impl TantivyIndex {
 
     // The writer must be locked, or a commit could be undone in the eyes of searches.
     fn refresh(&self) -> Result<(), IndexError> {
-        let sequence = self.snapshot.load().sequence;
-        let snapshot = Snapshot::open(&self.reader.searcher(), self.fields, sequence).map_err(IndexError::Lexical)?;
-        self.snapshot.store(Arc::new(snapshot));
+        let before = self.snapshot.load();
+        let after = Snapshot::open(&self.reader.searcher(), self.fields, before.sequence, Some(&before));
+        self.snapshot.store(Arc::new(after.map_err(IndexError::Lexical)?));
         Ok(())
     }
 
@@ -225,7 +225,8 @@ fn verified(
     if payload.analyzer != *spec {
         return Err(format!("the index was made by analyzer {:?}", payload.analyzer));
     }
-    let snapshot = Snapshot::open(&reader.searcher(), fields, payload.sequence).map_err(|error| error.to_string())?;
+    let snapshot =
+        Snapshot::open(&reader.searcher(), fields, payload.sequence, None).map_err(|error| error.to_string())?;
     if snapshot.live != payload.live {
         return Err(format!("the last commit had {} live chunks, the index has {}", payload.live, snapshot.live));
     }

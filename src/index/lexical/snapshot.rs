@@ -7,7 +7,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
-use tantivy::columnar::ColumnValues;
 use tantivy::directory::OwnedBytes;
 use tantivy::index::InvertedIndexReader;
 use tantivy::postings::{BlockSegmentPostings, TermInfo};
@@ -64,17 +63,23 @@ pub(super) struct Segment {
     facts: Arc<InvertedIndexReader>,
     documents: Arc<InvertedIndexReader>,
     fields: Fields,
-    high: Arc<dyn ColumnValues<u64>>,
-    low: Arc<dyn ColumnValues<u64>>,
+    /// By document number, in memory: every candidate is asked for its id.
+    chunks: Arc<[ChunkId]>,
 }
 
 impl Snapshot {
-    /// Opens what `searcher` sees, as of `sequence`.
-    pub(super) fn open(searcher: &Searcher, fields: Fields, sequence: Sequence) -> Result<Self, TantivyError> {
+    /// Opens what `searcher` sees, as of `sequence`. What `before` has read already is not read again.
+    pub(super) fn open(
+        searcher: &Searcher,
+        fields: Fields,
+        sequence: Sequence,
+        before: Option<&Self>,
+    ) -> Result<Self, TantivyError> {
+        let known = before.map_or(&[][..], |before| &before.segments);
         let segments: Vec<Segment> = searcher
             .segment_readers()
             .iter()
-            .map(|reader| Segment::open(reader, fields))
+            .map(|reader| Segment::open(reader, fields, known))
             .collect::<Result<_, TantivyError>>()?;
         let total = segments.iter().map(|segment| u64::from(segment.reader.max_doc())).sum();
         let mut languages = Vec::new();
@@ -96,19 +101,14 @@ impl Snapshot {
     pub(super) fn chunks_of(&self, document: &str) -> Result<u64, TantivyError> {
         let mut chunks = 0;
         for segment in &self.segments {
-            let term = Term::from_field_text(segment.fields.document, document);
-            if let Some(postings) = segment.documents.read_block_postings(&term, IndexRecordOption::Basic)? {
-                let mut docs = 0;
-                for_each_doc(postings, |doc| docs += u64::from(!segment.reader.is_deleted(doc)));
-                chunks += docs;
-            }
+            segment.for_each_of(document, |doc| chunks += u64::from(!segment.reader.is_deleted(doc)))?;
         }
         Ok(chunks)
     }
 }
 
 impl Segment {
-    fn open(reader: &SegmentReader, fields: Fields) -> Result<Self, TantivyError> {
+    fn open(reader: &SegmentReader, fields: Fields, known: &[Self]) -> Result<Self, TantivyError> {
         let text = |field: Field| -> Result<TextIndex, TantivyError> {
             let norms = reader.fieldnorms_readers().get_inner_file().open_read(field);
             let norms = norms.ok_or_else(|| TantivyError::SchemaError("a text field has no lengths".to_owned()))?;
@@ -119,8 +119,11 @@ impl Segment {
             exact: reader.inverted_index(fields.exact)?,
             facts: reader.inverted_index(fields.facts)?,
             documents: reader.inverted_index(fields.document)?,
-            high: reader.fast_fields().u64(CHUNK_HIGH)?.first_or_default_col(0),
-            low: reader.fast_fields().u64(CHUNK_LOW)?.first_or_default_col(0),
+            // Segments never change but for which of their documents are alive.
+            chunks: match known.iter().find(|segment| segment.reader.segment_id() == reader.segment_id()) {
+                Some(segment) => Arc::clone(&segment.chunks),
+                None => read_chunks(reader)?,
+            },
             reader: reader.clone(),
             fields,
         })
@@ -128,7 +131,7 @@ impl Segment {
 
     /// The chunk of a document number.
     pub(super) fn chunk(&self, doc: u32) -> ChunkId {
-        joined(self.high.get_val(doc), self.low.get_val(doc))
+        self.chunks[doc as usize]
     }
 
     /// Where the postings of an identifier are.
@@ -148,6 +151,15 @@ impl Segment {
             for_each_doc(postings, |doc| docs.insert(doc));
         }
         Ok(docs)
+    }
+
+    /// Calls `each` with the engine's documents of one document, removed ones included.
+    pub(super) fn for_each_of(&self, document: &str, each: impl FnMut(u32)) -> Result<(), TantivyError> {
+        let term = Term::from_field_text(self.fields.document, document);
+        if let Some(postings) = self.documents.read_block_postings(&term, IndexRecordOption::Basic)? {
+            for_each_doc(postings, each);
+        }
+        Ok(())
     }
 
     /// Live documents.
@@ -182,6 +194,16 @@ impl TextIndex {
     pub(super) fn postings(&self, info: &TermInfo) -> Result<BlockSegmentPostings, TantivyError> {
         Ok(self.inverted.read_block_postings_from_terminfo(info, IndexRecordOption::WithFreqs)?)
     }
+}
+
+fn read_chunks(reader: &SegmentReader) -> Result<Arc<[ChunkId]>, TantivyError> {
+    let column = |name: &str| -> Result<Vec<u64>, TantivyError> {
+        let mut values = vec![0; reader.max_doc() as usize];
+        reader.fast_fields().u64(name)?.first_or_default_col(0).get_range(0, &mut values);
+        Ok(values)
+    };
+    let (high, low) = (column(CHUNK_HIGH)?, column(CHUNK_LOW)?);
+    Ok(high.into_iter().zip(low).map(|(high, low)| joined(high, low)).collect())
 }
 
 fn for_each_doc(mut postings: BlockSegmentPostings, mut each: impl FnMut(u32)) {

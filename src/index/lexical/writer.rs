@@ -159,7 +159,8 @@ impl Writer {
         self.sync_directory()?;
         self.reader.reload().map_err(IndexError::Lexical)?;
         let found = self.payload()?;
-        let snapshot = Snapshot::open(&self.reader.searcher(), self.fields, through).map_err(IndexError::Lexical)?;
+        let snapshot = Snapshot::open(&self.reader.searcher(), self.fields, through, Some(before));
+        let snapshot = snapshot.map_err(IndexError::Lexical)?;
         if found.as_ref() != Some(&meant) || snapshot.live != live {
             return Err(IndexError::CommitNotHeld {
                 meant: through,

@@ -12,9 +12,10 @@ use super::quantize::Query;
 use super::scan::{Target, scan, scan_rows};
 use super::settings::VectorSettings;
 
-/// What finding one allowed chunk and multiplying it costs, in rows scanned one after another
-/// (`benches/vector.rs`).
-const LOOKUP_COST_ROWS: u64 = 10;
+/// What looking for an allowed chunk costs, in rows scanned one after another (`benches/vector.rs`).
+const PROBE_COST_ROWS: u64 = 2;
+/// What multiplying a row found that way costs: it comes from anywhere in memory.
+const HIT_COST_ROWS: u64 = 10;
 /// A walk for more than one row in this many is no better than a scan.
 const WALK_MAX_SHARE: usize = 8;
 /// What an engine's own cosine may be off by: it divides by the lengths of the codes, which are not quite 1.
@@ -35,7 +36,7 @@ pub(super) fn nearest(
     if depth == 0 {
         return Ok(Vec::new());
     }
-    let visit = Visit { settings, query, search: VectorSearch { depth, ..search } };
+    let visit = Visit { settings, query, search: VectorSearch { depth, ..search }, live: snapshot.live };
     let mut candidates = Candidates::new(depth);
     // Graphs first: what they find raises the bar for the scans.
     let (walked, scanned): (Vec<_>, Vec<_>) = (0..).zip(&snapshot.parts).partition(|(_, part)| part.graph.is_some());
@@ -49,6 +50,8 @@ struct Visit<'a> {
     settings: &'a VectorSettings,
     query: &'a Query,
     search: VectorSearch<'a>,
+    /// Rows alive in all parts together.
+    live: u64,
 }
 
 impl Visit<'_> {
@@ -68,12 +71,13 @@ impl Visit<'_> {
     }
 
     fn way(&self, part: &Part) -> Way {
-        let rows = u64::from(part.image.rows());
+        let rows = part.image.rows();
+        let walkable =
+            part.graph.is_some() && !self.search.exact && self.wanted().saturating_mul(WALK_MAX_SHARE) <= rows as usize;
         // The threshold is the size at which a scan costs what a walk does, so it is also the price of a walk.
-        let walk = (self.settings.exact_threshold as u64).max(1);
-        let walkable = part.graph.is_some() && !self.search.exact && self.wanted() * WALK_MAX_SHARE <= rows as usize;
+        let walk = walkable.then_some(self.settings.exact_threshold as u64);
         let allowed = self.search.allowed.map(|allowed| allowed.len() as u64);
-        cheapest(rows, allowed, walkable.then_some(walk))
+        cheapest(Size { rows: rows.into(), live: self.live }, allowed, walk)
     }
 
     /// How many rows a graph is asked for.
@@ -107,16 +111,25 @@ enum Way {
     Walk,
 }
 
-/// The cheapest way through `rows` rows of which about `allowed` may be returned; `walk` is the price of an
-/// unhindered walk in rows scanned, `None` if there is no graph to walk.
-fn cheapest(rows: u64, allowed: Option<u64>, walk: Option<u64>) -> Way {
-    let passing = allowed.unwrap_or(rows).clamp(1, rows.max(1));
-    let ways = [
-        (Some(rows), Way::Scan),
-        (allowed.map(|allowed| allowed.saturating_mul(LOOKUP_COST_ROWS)), Way::LookUp),
-        // A walk goes on until it has found enough, so it lengthens as fewer rows pass.
-        (walk.map(|walk| walk.saturating_mul(rows) / passing), Way::Walk),
-    ];
+/// How large a part is.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    rows: u64,
+    /// Rows alive in all parts together.
+    live: u64,
+}
+
+/// The cheapest way through a part if `allowed` of all live rows may be returned; `walk` is the price of an unhindered
+/// walk in rows scanned, `None` if there is no graph to walk.
+fn cheapest(size: Size, allowed: Option<u64>, walk: Option<u64>) -> Way {
+    let live = size.live.max(1);
+    let look_up = |allowed: u64| {
+        let hits = allowed.saturating_mul(size.rows) / live;
+        allowed.saturating_mul(PROBE_COST_ROWS).saturating_add(hits.saturating_mul(HIT_COST_ROWS))
+    };
+    // A walk goes on until it has found enough, so it lengthens as fewer rows pass.
+    let hindered = |walk: u64| walk.saturating_mul(live) / allowed.unwrap_or(live).clamp(1, live);
+    let ways = [(Some(size.rows), Way::Scan), (allowed.map(look_up), Way::LookUp), (walk.map(hindered), Way::Walk)];
     let possible = ways.into_iter().filter_map(|(cost, way)| Some((cost?, way)));
     possible.min_by_key(|(cost, _)| *cost).map_or(Way::Scan, |(_, way)| way)
 }
@@ -128,14 +141,17 @@ mod tests {
     #[test]
     fn few_allowed_are_looked_up_many_are_walked_and_a_small_part_is_scanned() {
         let walk = Some(20_000);
-        assert_eq!(cheapest(100_000, None, walk), Way::Walk);
-        assert_eq!(cheapest(100_000, None, None), Way::Scan);
-        assert_eq!(cheapest(100_000, Some(1_000), walk), Way::LookUp);
-        assert_eq!(cheapest(100_000, Some(20_000), walk), Way::Scan);
-        assert_eq!(cheapest(100_000, Some(50_000), walk), Way::Walk);
-        assert_eq!(cheapest(1_000_000, Some(10_000), walk), Way::LookUp);
-        assert_eq!(cheapest(1_000_000, Some(200_000), walk), Way::Walk);
-        assert_eq!(cheapest(500, Some(10_000), None), Way::Scan);
-        assert_eq!(cheapest(0, Some(0), None), Way::Scan);
+        let whole = |rows| Size { rows, live: rows };
+
+        assert_eq!(cheapest(whole(100_000), None, walk), Way::Walk);
+        assert_eq!(cheapest(whole(100_000), None, None), Way::Scan);
+        assert_eq!(cheapest(whole(100_000), Some(1_000), walk), Way::LookUp);
+        assert_eq!(cheapest(whole(100_000), Some(10_000), walk), Way::Scan);
+        assert_eq!(cheapest(whole(100_000), Some(50_000), walk), Way::Walk);
+        assert_eq!(cheapest(whole(1_000_000), Some(10_000), walk), Way::LookUp);
+        assert_eq!(cheapest(whole(1_000_000), Some(100_000), walk), Way::Walk);
+        assert_eq!(cheapest(Size { rows: 5_000, live: 100_000 }, Some(1_000), None), Way::LookUp);
+        assert_eq!(cheapest(Size { rows: 500, live: 100_000 }, Some(10_000), None), Way::Scan);
+        assert_eq!(cheapest(whole(0), Some(0), None), Way::Scan);
     }
 }

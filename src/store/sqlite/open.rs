@@ -27,6 +27,13 @@ const LOG_FILE_BYTES: u64 = 64 << 20;
 const WRITER_STATEMENTS: usize = 48;
 const SYNCHRONOUS_FULL: i64 = 2;
 
+/// How the process before this one ended: closing removes the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LastProcess {
+    Closed,
+    Crashed,
+}
+
 /// Everything the store is built from.
 pub(super) struct Opened {
     pub writer: SqliteConnection,
@@ -46,7 +53,7 @@ pub(super) struct Durability {
 
 /// Opens or creates the database in the file `path`.
 pub(super) async fn open(path: &Path, settings: &StoreSettings) -> Result<Opened, StoreError> {
-    let crashed = file_len(&log_path(path)) > 0;
+    let last = if file_len(&log_path(path)) > 0 { LastProcess::Crashed } else { LastProcess::Closed };
     create_file(path).map_err(|source| StoreError::Io { path: path.display().to_string(), source })?;
     let mut writer = writer_options(path, settings).connect().await?;
     refuse_foreign(&mut writer).await?;
@@ -54,7 +61,7 @@ pub(super) async fn open(path: &Path, settings: &StoreSettings) -> Result<Opened
     let durability = read_durability(&mut writer).await?;
     check_durability(path, &durability)?;
     check_length(&mut writer, path).await?;
-    check_integrity(&mut writer, settings.integrity_check, crashed).await?;
+    check_integrity(&mut writer, settings.integrity_check, last).await?;
     migrator().run(&mut writer).await.map_err(migration_failed)?;
     let ids = load_ids(&mut writer).await?;
     let mut readers = Vec::new();
@@ -146,19 +153,14 @@ async fn check_length(writer: &mut SqliteConnection, path: &Path) -> Result<(), 
     Err(StoreError::Corrupt { detail })
 }
 
-#[expect(
-    clippy::fn_params_excessive_bools,
-    reason = "a fact about the last process, read where it is called; not a choice of behaviour"
-)]
 async fn check_integrity(
     writer: &mut SqliteConnection,
     check: IntegrityCheck,
-    crashed: bool,
+    last: LastProcess,
 ) -> Result<(), StoreError> {
-    match check {
-        IntegrityCheck::Never => return Ok(()),
-        IntegrityCheck::AfterCrash if !crashed => return Ok(()),
-        IntegrityCheck::AfterCrash | IntegrityCheck::Always => {}
+    match (check, last) {
+        (IntegrityCheck::Never, _) | (IntegrityCheck::AfterCrash, LastProcess::Closed) => return Ok(()),
+        (IntegrityCheck::AfterCrash, LastProcess::Crashed) | (IntegrityCheck::Always, _) => {}
     }
     let verdict: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut *writer).await?;
     if verdict == "ok" {
