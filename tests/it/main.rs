@@ -4,6 +4,9 @@
 
 mod architecture;
 mod bed;
+mod hostile_input;
 mod index_follows_truth;
 mod ingest_keeps_promises;
+mod process;
 mod search_keeps_promises;
+mod survives_kill;
