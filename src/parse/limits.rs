@@ -13,7 +13,8 @@ pub(super) struct ProcessLimits {
 /// Standard input, output and error, and what the loader opens while the program starts.
 const OPEN_FILES: u64 = 32;
 
-/// Takes the limits on for the calling process and makes it end with its parent.
+/// Takes the limits on for the calling process. It ends with its parent by itself: its standard input ends then, and
+/// what it is busy with until then is bounded by its processor time.
 ///
 /// Safe to call between fork and exec: it only makes system calls.
 pub(super) fn take_on(limits: &ProcessLimits) -> io::Result<()> {
@@ -22,11 +23,9 @@ pub(super) fn take_on(limits: &ProcessLimits) -> io::Result<()> {
     set(libc::RLIMIT_FSIZE as _, 0, 0)?;
     set(libc::RLIMIT_CORE as _, 0, 0)?;
     set(libc::RLIMIT_NOFILE as _, OPEN_FILES, OPEN_FILES)?;
+    // Elsewhere the kernel does not keep to it.
     #[cfg(target_os = "linux")]
-    {
-        set(libc::RLIMIT_AS as _, limits.memory_bytes, limits.memory_bytes)?;
-        end_with_parent()?;
-    }
+    set(libc::RLIMIT_AS as _, limits.memory_bytes, limits.memory_bytes)?;
     Ok(())
 }
 
@@ -34,13 +33,6 @@ fn set(resource: libc::c_int, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: `limit` is a valid rlimit that outlives the call.
     let outcome = unsafe { libc::setrlimit(resource as _, &raw const limit) };
-    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-#[cfg(target_os = "linux")]
-fn end_with_parent() -> io::Result<()> {
-    // SAFETY: PR_SET_PDEATHSIG takes one integer and touches no memory.
-    let outcome = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -91,12 +91,24 @@ impl Language {
         !filter.clone().token_stream(word).advance()
     }
 
-    /// The language a text is written in, if it has a stemmer and the detector is sure, or the script is not Latin
-    /// and leaves few to choose from.
+    /// The language a text is written in, if it has a stemmer and the detector is sure. Of a script other than Latin
+    /// the likeliest language that has a stemmer will do: there are few, and being consistent is what counts.
     pub(super) fn detect(text: &str) -> Option<Self> {
         let info = Detector::new().detect(head(text))?;
-        let sure = info.is_reliable() || info.script() != Script::Latin;
-        sure.then(|| Self::with_lang(info.lang())).flatten()
+        if info.is_reliable() {
+            return Self::with_lang(info.lang());
+        }
+        let script = info.script();
+        if script == Script::Latin {
+            return None;
+        }
+        let stemmed: Vec<Lang> =
+            script.langs().iter().copied().filter(|lang| Self::with_lang(*lang).is_some()).collect();
+        match stemmed[..] {
+            [] => None,
+            [only] => Self::with_lang(only),
+            _ => Detector::with_allowlist(stemmed).detect(head(text)).and_then(|info| Self::with_lang(info.lang())),
+        }
     }
 
     /// The likeliest of a few languages for a short text, such as a query; `None` if there is nothing to choose by.
@@ -172,6 +184,8 @@ mod tests {
 
         assert_eq!(Language::detect(german), Some(Language::of("de")));
         assert_eq!(Language::detect("ok"), None);
+        assert_eq!(Language::detect("Защита команды пропустила всего 308 очков."), Some(Language::of("ru")));
+        assert_eq!(Language::detect("第六位"), None);
         assert_eq!(
             Language::likeliest("wie viele Punkte gab die Abwehr ab", &[Language::ENGLISH, Language::of("de")]),
             Some(Language::of("de"))
