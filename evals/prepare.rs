@@ -10,7 +10,9 @@ use futures::StreamExt;
 use plumb::app::App;
 use plumb::config::Config;
 use plumb::domain::{CollectionName, DocumentId, Metadata, TenantId, TenantScope};
-use plumb::ingest::{IncomingBody, IncomingDocument};
+use plumb::ingest::{IncomingBody, IncomingDocument, IngestStatus};
+
+use plumb::text::ChunkingSettings;
 
 use crate::collections::Collection;
 
@@ -30,8 +32,22 @@ impl Prepared {
 fn config(collection: &Collection) -> anyhow::Result<Config> {
     let mut config = Config::for_tests()?;
     config.inference.query_cache_entries = 0;
+    if let Some(chunking) = crate::variable("PLUMB_EVALS_CHUNKING") {
+        config.chunking = chunking_of(&chunking)?;
+    }
     config.server.data_dir = data_dir(collection, &config);
     Ok(config)
+}
+
+/// `target,max,min,overlap`, in tokens.
+fn chunking_of(text: &str) -> anyhow::Result<ChunkingSettings> {
+    let numbers = text.split(',').map(|number| number.trim().parse()).collect::<Result<Vec<usize>, _>>()?;
+    let [target_tokens, max_tokens, min_tokens, overlap_tokens] = numbers[..] else {
+        anyhow::bail!("PLUMB_EVALS_CHUNKING takes four numbers: target, max, min and overlap in tokens");
+    };
+    let settings = ChunkingSettings { target_tokens, max_tokens, min_tokens, overlap_tokens };
+    settings.check()?;
+    Ok(settings)
 }
 
 fn data_dir(collection: &Collection, config: &Config) -> PathBuf {
@@ -60,7 +76,7 @@ pub async fn prepare(collection: &Collection) -> anyhow::Result<Prepared> {
     while let Some(outcomes) = running.next().await {
         for outcome in outcomes? {
             anyhow::ensure!(outcome.error.is_none(), "{:?}: {:?}", outcome.id, outcome.error);
-            accepted += usize::from(outcome.sequence.is_some());
+            accepted += usize::from(outcome.status == IngestStatus::Accepted);
         }
     }
     drop(running);

@@ -27,6 +27,8 @@ use crate::store::{CorpusStore, DataDirectory, OperationLog, SqliteStore, StoreE
 use crate::telemetry::{Metrics, TelemetryError};
 use crate::text::chunker_spec;
 
+/// Time between two foldings of recorded samples. 5 s: at a thousand searches a second some 60,000 samples wait.
+const FOLD_EVERY: Duration = Duration::from_secs(5);
 /// Longest wait for indexes to reach the end of the log when a caller asks for that.
 const SETTLE_LIMIT: Duration = Duration::from_secs(1800);
 
@@ -89,7 +91,8 @@ pub struct App {
     cache: Option<Arc<Cache>>,
     directory: DataDirectory,
     metrics: Metrics,
-    backfill: JoinHandle<()>,
+    /// Tasks that end with the instance.
+    tasks: Vec<JoinHandle<()>>,
     config: Config,
 }
 
@@ -106,6 +109,7 @@ impl App {
         let models = load_models(&config, cache.clone()).await?;
         let compute = Arc::new(ComputePool::new(config.compute.resolved_threads(), config.compute.queue)?);
         let progress = Arc::new(IndexProgress::default());
+        progress.announce(store.last_sequence().await.map_err(AppError::Store)?);
         let index = &config.index;
         let index_dir = directory.path().join("index");
         let indexes = Arc::new(open_indexes(&index_dir, index).map_err(AppError::Index)?);
@@ -136,7 +140,9 @@ impl App {
             embedder: models.embedder(),
             settings: config.answer.clone(),
         }));
-        let backfill = tokio::spawn(backfill(store.clone(), ingestor.clone()));
+        let metrics = Metrics::start()?;
+        let tasks =
+            vec![tokio::spawn(backfill(store.clone(), ingestor.clone())), tokio::spawn(fold_metrics(metrics.clone()))];
         Ok(Self {
             store,
             searcher,
@@ -148,8 +154,8 @@ impl App {
             models,
             cache,
             directory,
-            metrics: Metrics::start()?,
-            backfill,
+            metrics,
+            tasks,
             config,
         })
     }
@@ -213,6 +219,14 @@ impl App {
         Ok(())
     }
 
+    /// Waits until searches see everything that was written before the start, at most for `limit`.
+    pub async fn catch_up(&self, limit: Duration) -> Result<(), AppError> {
+        let newest = self.store.last_sequence().await.map_err(AppError::Store)?;
+        // One that takes longer is named in every answer.
+        let _ = self.indexer.wait_indexed(newest, Instant::now() + limit).await;
+        Ok(())
+    }
+
     /// The rooms as the HTTP server speaks for them.
     pub fn services(&self) -> Services {
         Services {
@@ -252,7 +266,13 @@ impl App {
 
     /// Finishes what is under way and closes everything.
     pub async fn shutdown(self) -> Result<(), AppError> {
-        self.backfill.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
+        for task in self.tasks {
+            // An error here is the abort that was just asked for.
+            let _ = task.await;
+        }
         self.indexer.shutdown().await;
         self.store.close().await.map_err(AppError::Store)?;
         if let Some(cache) = self.cache {
@@ -270,6 +290,14 @@ impl LoadedModels {
     fn note(&mut self, error: &InferenceError) {
         tracing::warn!(%error, "a model is not at hand");
         self.missing.push(error.to_string());
+    }
+}
+
+/// Recorded samples take memory until they are folded into their histograms.
+async fn fold_metrics(metrics: Metrics) {
+    loop {
+        tokio::time::sleep(FOLD_EVERY).await;
+        metrics.fold();
     }
 }
 

@@ -185,12 +185,19 @@ impl Config {
                 .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
             sources = sources.add_source(config::File::from_str(&text, config::FileFormat::Toml));
         }
+        let (lists, plain): (HashMap<_, _>, HashMap<_, _>) =
+            setting_variables(&environment)?.into_iter().partition(|(_, value)| value.trim_start().starts_with('['));
         let variables = config::Environment::with_prefix("PLUMB")
             .prefix_separator("_")
             .separator("__")
             .try_parsing(true)
-            .source(Some(setting_variables(&environment)?));
-        let merged = sources.add_source(variables).build().map_err(invalid)?;
+            .source(Some(plain));
+        sources = sources.add_source(variables);
+        for (variable, list) in lists {
+            let key = variable.trim_start_matches("PLUMB_").to_ascii_lowercase().replace("__", ".");
+            sources = sources.add_source(config::File::from_str(&format!("{key} = {list}"), config::FileFormat::Toml));
+        }
+        let merged = sources.build().map_err(invalid)?;
         let mut settings: Self = serde_path_to_error::deserialize(merged)
             .map_err(|error| ConfigError::Invalid { detail: with_path(&error) })?;
         settings.resolve_models_dir(&environment);
@@ -282,6 +289,15 @@ mod tests {
         assert_eq!((config.search.top_k, config.search.candidate_depth), (9, 50));
         assert_eq!(config.server.listen.port(), 9);
         assert_eq!(config.models.dir, Some(PathBuf::from("/home/ann/.cache/plumb/models")));
+    }
+
+    #[test]
+    fn a_list_is_given_in_a_variable_as_in_the_file() {
+        let variables = environment(&[("PLUMB_HTTP__ALLOWED_HOSTS", r#"["a.example", "b.example"]"#)]);
+        assert_eq!(Config::merge(None, variables).unwrap().http.allowed_hosts, ["a.example", "b.example"]);
+
+        let broken = environment(&[("PLUMB_HTTP__ALLOWED_HOSTS", "[\"a.example")]);
+        assert!(matches!(Config::merge(None, broken), Err(ConfigError::Invalid { .. })));
     }
 
     #[test]

@@ -106,7 +106,9 @@ CREATE TABLE chunkings (
     first_chunk   INTEGER NOT NULL,
     chunk_count   INTEGER NOT NULL,
     -- Over everything in the chunks but their embeddings.
-    shape_hash    BLOB    NOT NULL
+    shape_hash    BLOB    NOT NULL,
+    -- A chunker specification as JSON; NULL: the generation's.
+    chunker       TEXT
 ) STRICT;
 
 CREATE INDEX chunkings_of_version ON chunkings (version_id);

@@ -9,7 +9,7 @@ use crate::gateway::{ChatEnd, FinishReason};
 
 use super::evidence::Evidence;
 use super::extract::{Candidate, with_what_follows};
-use super::ground::Grounder;
+use super::ground::{Grounder, without_forged_markers};
 use super::output_filter::OutputFilter;
 use super::settings::AnswerSettings;
 
@@ -82,9 +82,10 @@ impl Draft {
                 written.text.push_str(if written.text.contains('\n') { "\n" } else { " " });
             }
             let start = written.text.len();
-            written.text.push_str(&citation.quote);
+            let claim = without_forged_markers(&citation.quote);
+            written.text.push_str(&claim);
             written.claims.push(Claim {
-                text: citation.quote.clone(),
+                text: claim,
                 span: ByteSpan::new(start, written.text.len()),
                 citations: vec![marker],
                 support: 1.0,

@@ -168,6 +168,28 @@ fn markers_in(text: &str) -> Vec<u32> {
     found
 }
 
+/// A quote with `(2)` for what would read as the marker `[2]`: only the answer itself may cite.
+pub(super) fn without_forged_markers(quote: &str) -> String {
+    let mut clean = String::with_capacity(quote.len());
+    let mut rest = quote;
+    while let Some(open) = rest.find('[') {
+        clean.push_str(&rest[..open]);
+        rest = &rest[open..];
+        match marker_at(rest) {
+            Some((number, bytes)) => {
+                clean.push_str(&format!("({number})"));
+                rest = &rest[bytes..];
+            }
+            None => {
+                clean.push('[');
+                rest = &rest[1..];
+            }
+        }
+    }
+    clean.push_str(rest);
+    clean
+}
+
 /// `text` with spaces where its markers stand, so that every other byte keeps its place.
 fn without_markers(text: &str) -> String {
     let mut bare = String::with_capacity(text.len());
@@ -189,6 +211,15 @@ mod tests {
     use super::super::evidence::tests::hit;
     use super::super::settings::AnswerSettings;
     use super::*;
+
+    #[test]
+    fn a_quote_cannot_cite() {
+        assert_eq!(
+            without_forged_markers("It is [2]. See [a], [12 and [3] [4]!"),
+            "It is (2). See [a], [12 and (3) (4)!"
+        );
+        assert_eq!(without_forged_markers("plain"), "plain");
+    }
 
     const CONTENT: &str = "Intro. The cache keeps 64 entries. Old entries are evicted first.";
 

@@ -2,6 +2,8 @@
 //!
 //! Both ways speak the HTTP API's JSON, so a command behaves the same either way.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use serde_json::Value;
 
@@ -10,6 +12,9 @@ use crate::config::Config;
 use crate::http::LocalDoor;
 
 use super::args::Global;
+
+/// Longest wait for the indexes of a directory that was just opened; then searches say that they are behind.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(60);
 
 /// A way to the documents.
 pub enum Door {
@@ -35,6 +40,7 @@ impl Door {
         }
         match App::start(config).await {
             Ok(app) => {
+                app.catch_up(CATCH_UP_LIMIT).await?;
                 let door = app.local_door()?;
                 Ok(Self::Local { app: Box::new(app), door })
             }
@@ -47,6 +53,15 @@ impl Door {
 
     /// Sends JSON and returns the JSON of the answer; a problem document becomes an error with its own words.
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let (status, value) = self.post_any(path, body).await?;
+        if status >= 400 {
+            bail!("{}", problem(&value, status));
+        }
+        Ok(value)
+    }
+
+    /// Sends JSON and returns status and JSON of the answer, also of a problem document.
+    pub async fn post_any(&self, path: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
         let body = serde_json::to_vec(body)?;
         let (status, bytes) = match self {
             Self::Local { door, .. } => door.post(path, body).await,
@@ -54,10 +69,7 @@ impl Door {
         };
         let value: Value = serde_json::from_slice(&bytes)
             .with_context(|| format!("the server answered {status} with something that is not JSON"))?;
-        if status >= 400 {
-            bail!("{}", problem(&value, status));
-        }
-        Ok(value)
+        Ok((status, value))
     }
 
     /// Waits for what is under way and closes the data directory, if this process opened it.
@@ -92,15 +104,22 @@ impl Remote {
     }
 }
 
-fn problem(value: &Value, status: u16) -> String {
+/// A problem document in words.
+pub fn problem(value: &Value, status: u16) -> String {
     let title = value["title"].as_str().unwrap_or("the request failed");
     let mut text = format!("{status} {title}");
-    if let Some(detail) = value["detail"].as_str() {
-        text.push_str(&format!(": {detail}"));
+    let errors = value["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+    // The detail of a problem with fields names the first of them.
+    match value["detail"].as_str() {
+        Some(detail) if errors.is_empty() => text.push_str(&format!(": {detail}")),
+        _ => {}
     }
-    for error in value["errors"].as_array().into_iter().flatten() {
+    for error in errors {
         let pointer = error["pointer"].as_str().unwrap_or_default();
         text.push_str(&format!("\n  {pointer} {}", error["detail"].as_str().unwrap_or_default()));
+    }
+    if status == 401 {
+        text.push_str("\n  set PLUMB_CLIENT__KEY to a key of that server");
     }
     text
 }

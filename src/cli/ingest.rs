@@ -1,15 +1,16 @@
 //! `plumb ingest`: walks files and folders and sends what can be read.
 //!
-//! Resumable without a journal: a file's id is its path, and the server recognises content it already has.
+//! Resumable without a journal: a file's id is its path below the working directory (elsewhere its whole path), and the
+//! server recognises content it already has.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::door::Door;
+use super::door::{Door, problem};
 
 /// Files are sent together up to this many …
 const BATCH_FILES: usize = 64;
@@ -50,23 +51,32 @@ pub fn media_type_of(path: &Path) -> Option<&'static str> {
     })
 }
 
-/// Sends everything under `paths` into `collection`.
-pub async fn ingest(door: &Door, paths: &[PathBuf], collection: &str) -> anyhow::Result<Tally> {
+/// Sends everything under `paths` into `collection`, with ids relative to `base`, and waits until it is searchable.
+pub async fn ingest(door: &Door, paths: &[PathBuf], base: &Path, collection: &str) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
+    let base = std::fs::canonicalize(base).with_context(|| format!("cannot read {}", base.display()))?;
     let mut found = Vec::new();
     for path in paths {
-        let is_file = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.is_file();
-        let root = if is_file { path.parent().unwrap_or(path) } else { path };
-        walk(root, path, &mut found, &mut tally)?;
+        // What is named on the command line is meant, also through a link.
+        let path = std::fs::canonicalize(path).with_context(|| format!("cannot read {}", path.display()))?;
+        walk(&base, &path, &mut found, &mut tally)?;
     }
     found.sort_by(|a, b| a.id.cmp(&b.id));
+    found.dedup_by(|a, b| a.path == b.path);
     let progress = progress_bar(found.iter().map(|file| file.bytes).sum());
+    let mut last_accepted = None;
     for batch in batches(&found) {
-        send(door, batch, collection, &mut tally).await?;
+        if let Some(accepted) = send(door, batch, collection, &mut tally).await? {
+            last_accepted = Some(accepted);
+        }
         progress.inc(batch.iter().map(|file| file.bytes).sum());
         progress.set_message(format!("{} new, {} unchanged", tally.accepted, tally.unchanged));
     }
     progress.finish_and_clear();
+    if let Some(last) = last_accepted.and_then(|file| read(file, collection).ok()) {
+        // It is there already, so this only waits for the index; whoever searches next finds everything.
+        door.post_any("/documents?wait=indexed", &json!({ "documents": [last] })).await?;
+    }
     Ok(tally)
 }
 
@@ -81,42 +91,46 @@ pub fn summary(tally: &Tally) -> String {
         text.push_str(&format!("  and {more} more\n"));
     }
     for (ending, count) in &tally.skipped {
-        text.push_str(&format!(
-            "  skipped {count} files {ending}: plumb reads .md .html .json .txt .csv and the like\n"
-        ));
+        text.push_str(&format!("  skipped {count} {ending}: plumb reads .md .html .json .txt .csv and the like\n"));
     }
     text
 }
 
-fn walk(root: &Path, path: &Path, found: &mut Vec<Found>, tally: &mut Tally) -> anyhow::Result<()> {
+fn walk(base: &Path, path: &Path, found: &mut Vec<Found>, tally: &mut Tally) -> anyhow::Result<()> {
     let metadata = std::fs::symlink_metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
     if metadata.is_dir() {
         for entry in std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))? {
             let entry = entry?;
-            // Hidden files are a tool's own; symbolic links may lead in circles or out of the folder.
+            // Hidden files are a tool's own.
             if !entry.file_name().to_string_lossy().starts_with('.') {
-                walk(root, &entry.path(), found, tally)?;
+                walk(base, &entry.path(), found, tally)?;
             }
         }
         return Ok(());
     }
     if !metadata.is_file() {
+        // They may lead in circles, out of the folder, or to a pipe that never ends.
+        *tally.skipped.entry("links and special files".to_owned()).or_default() += 1;
         return Ok(());
     }
     match media_type_of(path) {
         Some(media_type) => {
-            let id = path.strip_prefix(root).unwrap_or(path).to_string_lossy().replace('\\', "/");
-            found.push(Found { path: path.to_owned(), id, media_type, bytes: metadata.len() });
+            found.push(Found { path: path.to_owned(), id: id_of(base, path), media_type, bytes: metadata.len() });
         }
         None => {
             let ending = path.extension().map_or_else(
-                || "without an ending".to_owned(),
-                |ending| format!("ending in .{}", ending.to_string_lossy()),
+                || "files without an ending".to_owned(),
+                |ending| format!("files ending in .{}", ending.to_string_lossy()),
             );
             *tally.skipped.entry(ending).or_default() += 1;
         }
     }
     Ok(())
+}
+
+fn id_of(base: &Path, path: &Path) -> String {
+    let id = path.strip_prefix(base).unwrap_or(path).to_string_lossy().replace('\\', "/");
+    id.trim_start_matches('/').to_owned()
 }
 
 fn batches(found: &[Found]) -> Vec<&[Found]> {
@@ -135,35 +149,74 @@ fn batches(found: &[Found]) -> Vec<&[Found]> {
     batches
 }
 
-async fn send(door: &Door, batch: &[Found], collection: &str, tally: &mut Tally) -> anyhow::Result<()> {
+/// Sends a batch; returns the last file of it that was new. A file that is refused harms no other.
+async fn send<'a>(
+    door: &Door,
+    batch: &'a [Found],
+    collection: &str,
+    tally: &mut Tally,
+) -> anyhow::Result<Option<&'a Found>> {
     let mut documents = Vec::with_capacity(batch.len());
     for file in batch {
         match read(file, collection) {
             Ok(document) => documents.push(document),
-            Err(problem) => {
-                tally.failed += 1;
-                tally.problems.push(format!("{}: {problem}", file.id));
-            }
+            Err(problem) => tally.fail(&file.id, &problem),
         }
     }
     if documents.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
-    let response = door.post("/documents", &json!({ "documents": documents })).await?;
+    let (status, response) = door.post_any("/documents", &json!({ "documents": documents })).await?;
+    match status {
+        0..400 => {}
+        // Every single one of them was refused, each with its reason.
+        400..500 if response["documents"].is_array() => {}
+        400 | 413 | 415 | 422 => return send_apart(door, batch, (status, &response), collection, tally).await,
+        _ => bail!("{}", problem(&response, status)),
+    }
     let count = |key: &str| response[key].as_u64().unwrap_or_default();
     tally.accepted += count("accepted");
     tally.unchanged += count("unchanged");
-    tally.failed += count("failed");
     tally.last_sequence = tally.last_sequence.max(count("sequence"));
+    let mut accepted = None;
     for document in response["documents"].as_array().into_iter().flatten() {
-        if document["status"] == "failed" {
-            let id = document["id"].as_str().unwrap_or_default();
-            let error = &document["error"];
-            let detail = error["detail"].as_str().or(error.as_str()).unwrap_or("refused");
-            tally.problems.push(format!("{id}: {detail}"));
+        let id = document["id"].as_str().unwrap_or_default();
+        match document["status"].as_str() {
+            Some("failed") => {
+                let error = &document["error"];
+                tally.fail(id, error["detail"].as_str().or(error.as_str()).unwrap_or("refused"));
+            }
+            Some("accepted") => accepted = batch.iter().find(|file| file.id == id),
+            _ => {}
         }
     }
-    Ok(())
+    Ok(accepted)
+}
+
+/// A batch that was refused as a whole is sent again file by file; a file of its own has failed.
+async fn send_apart<'a>(
+    door: &Door,
+    batch: &'a [Found],
+    (status, response): (u16, &Value),
+    collection: &str,
+    tally: &mut Tally,
+) -> anyhow::Result<Option<&'a Found>> {
+    if let [file] = batch {
+        tally.fail(&file.id, &problem(response, status));
+        return Ok(None);
+    }
+    let mut accepted = None;
+    for file in batch.chunks(1) {
+        accepted = Box::pin(send(door, file, collection, tally)).await?.or(accepted);
+    }
+    Ok(accepted)
+}
+
+impl Tally {
+    fn fail(&mut self, id: &str, problem: &str) {
+        self.failed += 1;
+        self.problems.push(format!("{id}: {problem}"));
+    }
 }
 
 fn read(file: &Found, collection: &str) -> Result<Value, String> {
@@ -204,7 +257,7 @@ mod tests {
         let mut ids: Vec<&str> = found.iter().map(|file| file.id.as_str()).collect();
         ids.sort_unstable();
         assert_eq!(ids, ["a.md", "sub/b.txt"]);
-        assert_eq!(tally.skipped.into_iter().collect::<Vec<_>>(), [("ending in .png".to_owned(), 1)]);
+        assert_eq!(tally.skipped.into_iter().collect::<Vec<_>>(), [("files ending in .png".to_owned(), 1)]);
     }
 
     #[test]

@@ -28,7 +28,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let app = App::start(config.clone()).await?;
     let door = Door::Local { door: app.local_door()?, app: Box::new(app) };
     say("\n2/5 ingest corpora/tiny: a handbook of 47 pages\n")?;
-    let tally = ingest::ingest(&door, &[handbook()?], COLLECTION).await?;
+    let handbook = handbook()?;
+    let tally = ingest::ingest(&door, std::slice::from_ref(&handbook), &handbook, COLLECTION).await?;
     say(&ingest::summary(&tally))?;
     if tally.failed > 0 {
         bail!("{} pages of the handbook could not be ingested", tally.failed);
@@ -46,10 +47,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     serve::serve(*app, &config).await
 }
 
-/// The handbook lies beside the source; a binary that was moved away is told by the working directory.
+/// The handbook, which is part of the repository.
 fn handbook() -> anyhow::Result<PathBuf> {
-    let places =
-        [PathBuf::from("corpora/tiny/docs"), PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpora/tiny/docs")];
-    let found = places.into_iter().find(|place| place.is_dir());
-    found.context("corpora/tiny/docs is not here: run quickstart in a checkout of the repository")
+    let place = PathBuf::from("corpora/tiny/docs");
+    if !place.is_dir() {
+        bail!("corpora/tiny/docs is not here: run quickstart in a checkout of the repository");
+    }
+    Ok(place)
 }

@@ -1,8 +1,9 @@
 //! From a command line to its outcome.
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Parser;
 use serde_json::{Value, json};
 
@@ -81,7 +82,7 @@ fn start_logging(config: &mut Config, global: &Global, command: &Command) -> any
 async fn run_ingest(global: &Global, config: Config, arguments: IngestArguments) -> anyhow::Result<ExitCode> {
     let door = Door::open(global, config).await?;
     let tally = tokio::select! {
-        tally = ingest::ingest(&door, &arguments.paths, &arguments.collection) => tally,
+        tally = ingest::ingest(&door, &arguments.paths, Path::new("."), &arguments.collection) => tally,
         stopped = tokio::signal::ctrl_c() => {
             stopped.context("cannot wait for Ctrl-C")?;
             Err(anyhow::anyhow!("stopped; what was accepted is kept, run the same command again to go on"))
@@ -114,6 +115,10 @@ async fn run_answer(global: &Global, config: Config, arguments: AnswerArguments)
 }
 
 async fn ask(global: &Global, config: Config, path: &str, body: &Value) -> anyhow::Result<Value> {
+    let data_dir = &config.server.data_dir;
+    if global.server.is_none() && !data_dir.exists() {
+        bail!("there is no data directory {}; ingest something first, or name another one", data_dir.display());
+    }
     let door = Door::open(global, config).await?;
     let response = door.post(path, body).await;
     door.close().await?;

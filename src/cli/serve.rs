@@ -18,21 +18,24 @@ pub async fn serve(app: App, config: &Config) -> anyhow::Result<()> {
     crate::http::check_listen(address, &config.auth)?;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     let address = listener.local_addr()?;
+    let server = app.http_server()?;
     app.announce_address(&address.to_string())?;
     say(&format!("plumb serves http://{address} (docs at http://{address}/docs); stop with Ctrl-C\n"))?;
 
     let stop = CancellationToken::new();
     let watching = tokio::spawn(stop_on_signal(stop.clone()));
     let poisoned = app.poisoned();
-    let server = tokio::spawn(app.http_server()?.serve(listener, stop.clone()));
+    let server = tokio::spawn(server.serve(listener, stop.clone()));
     let lost_durability = tokio::select! {
         () = stop.cancelled() => false,
         () = poisoned => true,
     };
     stop.cancel();
     server.await.context("the server task ended")??;
+    // A second signal must end a shutdown that hangs, so it is watched for to the end.
+    let closed = app.shutdown().await;
     watching.abort();
-    app.shutdown().await?;
+    closed?;
     if lost_durability {
         anyhow::bail!("a write could not be made durable; check the disk, then start again");
     }

@@ -96,7 +96,8 @@ pub(super) async fn enter(State(door): State<Door>, request: Request, next: Next
         return forbidden(door.needs).into_response();
     }
     let gate = match door.lane {
-        Lane::Request | Lane::Answer => &door.app.permits.requests,
+        Lane::Request => &door.app.permits.requests,
+        Lane::Answer => &door.app.permits.answers,
         Lane::Upload => &door.app.permits.uploads,
         Lane::Operations => return next.run(request).await,
     };

@@ -23,6 +23,7 @@ pub(super) struct BodyBound {
 
 /// The whole body. A declared length above the bound is refused before a byte is read.
 pub(super) async fn read_body(headers: &HeaderMap, body: Body, bound: BodyBound) -> Result<Bytes, Problem> {
+    refuse_encoding(headers)?;
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > bound.max_bytes) {
         return Err(Problem::too_large(bound.what, bound.max_bytes));
@@ -81,6 +82,16 @@ pub(super) fn frames(body: Body, idle: Duration) -> impl Stream<Item = Result<By
             }
         }
     })
+}
+
+/// A packed body would be taken for its bytes, and what it unpacks to has no declared size.
+pub(super) fn refuse_encoding(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(encoding) = headers.get(header::CONTENT_ENCODING) else { return Ok(()) };
+    if encoding.as_bytes().eq_ignore_ascii_case(b"identity") {
+        return Ok(());
+    }
+    let detail = format!("Content-Encoding {encoding:?} is not supported; send the body as it is");
+    Err(Problem::new(ProblemKind::UnsupportedMediaType, detail))
 }
 
 /// `application/json`.

@@ -47,6 +47,7 @@ impl From<SearchError> for Problem {
             SearchError::NoVectors { .. } => Self::fields(vec![FieldError::new("/mode", error.to_string())]),
             SearchError::UnknownCollection { .. }
             | SearchError::IndexLagging { .. }
+            | SearchError::Opening { .. }
             | SearchError::EmbedderUnavailable { .. }
             | SearchError::Overloaded { .. } => told(error.kind(), error.to_string()),
             SearchError::Panicked | SearchError::Store(_) | SearchError::Index(_) | SearchError::Inference(_) => {

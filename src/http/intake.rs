@@ -78,13 +78,13 @@ pub(super) async fn take(
 }
 
 /// Waits for the index if that is wished and something was written.
-pub(super) async fn reached(app: &AppState, sequence: Option<u64>, wait: Wait) -> Reached {
+pub(super) async fn reached(app: &AppState, scope: &TenantScope, sequence: Option<u64>, wait: Wait) -> Reached {
     match (wait, sequence) {
         (Wait::Durable, _) => Reached::Durable,
         (Wait::Indexed, None) => Reached::Indexed,
         (Wait::Indexed, Some(sequence)) => {
             let until = Instant::now() + Duration::from_millis(app.settings.wait_indexed_timeout_ms);
-            match app.services.ingest.wait_indexed(Sequence(sequence), until).await {
+            match app.services.ingest.wait_indexed(scope, Sequence(sequence), until).await {
                 true => Reached::Indexed,
                 false => Reached::Durable,
             }

@@ -3,6 +3,7 @@
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, header};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::auth::{AuthError, AuthSettings};
@@ -18,7 +19,7 @@ pub struct LocalDoor {
 
 impl LocalDoor {
     pub fn new(services: Services, settings: HttpSettings) -> Result<Self, AuthError> {
-        Ok(Self { router: router(services, settings, &AuthSettings::default())? })
+        Ok(Self { router: router(services, settings, &AuthSettings::default(), CancellationToken::new())? })
     }
 
     /// Status and body of the answer to a JSON request.

@@ -4,11 +4,14 @@
 //! fails alone, by its number.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures::stream::{BoxStream, unfold};
+use futures::future::ready;
+use futures::stream::{BoxStream, once, unfold};
 use futures::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::CollectionName;
 
@@ -24,10 +27,11 @@ pub(super) fn documents(
     body: Body,
     settings: &HttpSettings,
     collection: CollectionName,
+    stopping: CancellationToken,
 ) -> impl Stream<Item = Result<Item, Problem>> + Send + use<> {
     let max_bytes = settings.max_document_body_bytes;
     let reading = Reading {
-        frames: Some(frames(body, settings.body_idle_timeout()).boxed()),
+        frames: Some(until_stopped(frames(body, settings.body_idle_timeout()), stopping).boxed()),
         cutter: LineCutter::new(max_bytes),
         lines: VecDeque::new(),
     };
@@ -41,6 +45,19 @@ pub(super) fn documents(
             Some((item, reading))
         }
     })
+}
+
+/// A stream may go on for hours; a server that was told to stop answers for what it has taken instead.
+fn until_stopped(
+    frames: impl Stream<Item = Result<Bytes, Problem>> + Send,
+    stopping: CancellationToken,
+) -> impl Stream<Item = Result<Bytes, Problem>> + Send {
+    let told = stopping.clone();
+    let last = once(async move {
+        let detail = "the server is stopping; send the lines that were not taken again";
+        told.is_cancelled().then(|| Err(Problem::unavailable(detail, Duration::from_secs(1))))
+    });
+    frames.take_until(stopping.cancelled_owned()).chain(last.filter_map(ready))
 }
 
 struct Reading {

@@ -15,9 +15,11 @@ use super::problem::Problem;
 use super::settings::HttpSettings;
 use super::trace::is_streamed;
 
-/// Places for requests and places for uploads. They are apart, so that long uploads never keep searches waiting.
+/// Places for requests, answers and uploads. They are apart, so that neither slow models nor long uploads ever keep
+/// searches waiting.
 pub(super) struct Permits {
     pub requests: Gate,
+    pub answers: Gate,
     pub uploads: Gate,
 }
 
@@ -26,6 +28,7 @@ impl Permits {
         let patience = Duration::from_millis(settings.queue_timeout_ms);
         Self {
             requests: Gate::new(settings.max_concurrent_requests, settings.max_queued_requests, patience),
+            answers: Gate::new(settings.max_concurrent_answers, settings.max_queued_answers, patience),
             uploads: Gate::new(settings.max_concurrent_uploads, settings.max_queued_uploads, patience),
         }
     }

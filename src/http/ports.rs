@@ -61,8 +61,8 @@ pub trait IngestPort: Send + Sync {
         document: &DocumentId,
     ) -> Result<Option<Sequence>, IngestError>;
 
-    /// Waits until every search sees `sequence`; false if `until` came first.
-    async fn wait_indexed(&self, sequence: Sequence, until: Instant) -> bool;
+    /// Waits until every search of the caller's tenant sees `sequence`; false if `until` came first.
+    async fn wait_indexed(&self, scope: &TenantScope, sequence: Sequence, until: Instant) -> bool;
 
     /// Media types that raw bodies may have, those to be shown first.
     fn media_types(&self) -> &'static [&'static str];

@@ -83,8 +83,8 @@ impl IngestPort for IngestRoom {
         self.ingestor.delete(scope, collection, document).await
     }
 
-    async fn wait_indexed(&self, sequence: Sequence, until: Instant) -> bool {
-        self.indexer.wait_indexed(sequence, until).await.is_ok()
+    async fn wait_indexed(&self, scope: &TenantScope, sequence: Sequence, until: Instant) -> bool {
+        self.indexer.wait_indexed_for(&scope.tenant, sequence, until).await.is_ok()
     }
 
     fn media_types(&self) -> &'static [&'static str] {

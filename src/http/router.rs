@@ -4,6 +4,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,9 +22,14 @@ use super::trace::trace;
 
 /// All routes with their layers. A request passes them from the outside in: trace, address, key, permission and
 /// place, handler; only the handler reads the body.
-pub(super) fn router(services: Services, settings: HttpSettings, auth: &AuthSettings) -> Result<Router, AuthError> {
+pub(super) fn router(
+    services: Services,
+    settings: HttpSettings,
+    auth: &AuthSettings,
+    stopping: CancellationToken,
+) -> Result<Router, AuthError> {
     let description = Bytes::from(description());
-    let app = AppState::new(services, settings, auth, description)?;
+    let app = AppState::new(services, settings, auth, (description, stopping))?;
     let (guarded, _) = guarded(&app).split_for_parts();
     let guarded = guarded
         .fallback(operations::nowhere)
@@ -81,10 +87,11 @@ struct Group {
     routes: fn() -> OpenApiRouter<AppState>,
 }
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     Group { needs: &[Permission::Search], lane: Lane::Request, routes: searching },
     Group { needs: &[Permission::Search, Permission::Write], lane: Lane::Request, routes: reading },
     Group { needs: &[Permission::Write], lane: Lane::Upload, routes: writing },
+    Group { needs: &[Permission::Write], lane: Lane::Request, routes: deleting },
     Group { needs: &[Permission::Answer], lane: Lane::Answer, routes: answering },
     Group { needs: &ANY, lane: Lane::Operations, routes: telling },
     Group { needs: &[Permission::Admin], lane: Lane::Operations, routes: watching },
@@ -110,9 +117,12 @@ fn reading() -> OpenApiRouter<AppState> {
 }
 
 fn writing() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(ingest::post_documents))
-        .routes(routes!(ingest::put_document, ingest::delete_document))
+    OpenApiRouter::new().routes(routes!(ingest::post_documents)).routes(routes!(ingest::put_document))
+}
+
+// Uploads that fill all their places must not keep anybody from taking a document back.
+fn deleting() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(ingest::delete_document))
 }
 
 fn answering() -> OpenApiRouter<AppState> {

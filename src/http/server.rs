@@ -48,6 +48,8 @@ pub struct HttpServer {
     router: Router,
     settings: HttpSettings,
     auth: AuthSettings,
+    /// Told to the requests in flight.
+    stopping: CancellationToken,
 }
 
 /// The OpenAPI 3.1 description of the API, as JSON; the same that `/openapi.json` serves.
@@ -67,8 +69,9 @@ impl HttpServer {
         if let Some(fault) = settings.fault() {
             return Err(ServeError::Settings(fault));
         }
-        let router = router(services, settings.clone(), &auth)?;
-        Ok(Self { router, settings, auth })
+        let stopping = CancellationToken::new();
+        let router = router(services, settings.clone(), &auth, stopping.clone())?;
+        Ok(Self { router, settings, auth, stopping })
     }
 
     /// Serves until `stop` is cancelled, then finishes what is in flight within the grace time.
@@ -80,6 +83,7 @@ impl HttpServer {
         tracing::info!(%address, keys = self.auth.keys.len(), "listening");
         let mut connections = JoinSet::new();
         self.accept(listener, address, &stop, &mut connections).await;
+        self.stopping.cancel();
         let grace = Duration::from_millis(self.settings.shutdown_grace_ms);
         let open = connections.len();
         tracing::info!(open, grace_ms = self.settings.shutdown_grace_ms, "stopping");
@@ -138,6 +142,8 @@ impl Connection {
         let service = TowerToHyperService::new(Counted { router, activity: activity.clone() });
         let builder = self.builder();
         let mut serving = pin!(builder.serve_connection(io, service));
+        // Until its first request a connection has shown nothing but that it takes a place.
+        let first = Duration::from_millis(self.settings.header_read_timeout_ms);
         let idle = Duration::from_millis(self.settings.connection_idle_timeout_ms);
         let mut stopping = false;
         loop {
@@ -149,7 +155,7 @@ impl Connection {
                     return;
                 }
                 () = self.stop.cancelled(), if !stopping => {}
-                () = activity.idle_for(idle), if !stopping => {}
+                () = activity.idle_for(first, idle), if !stopping => {}
             }
             // Lets requests in flight finish; a connection without any ends at once.
             stopping = true;
@@ -178,28 +184,33 @@ impl Connection {
 struct Activity(Arc<Mutex<Load>>);
 
 struct Load {
+    /// Requests that ever began.
+    begun: usize,
     in_flight: usize,
     quiet_since: Instant,
 }
 
 impl Activity {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(Load { in_flight: 0, quiet_since: Instant::now() })))
+        Self(Arc::new(Mutex::new(Load { begun: 0, in_flight: 0, quiet_since: Instant::now() })))
     }
 
     fn begin(&self) -> InFlight {
-        self.0.lock().in_flight += 1;
+        let mut load = self.0.lock();
+        load.begun += 1;
+        load.in_flight += 1;
+        drop(load);
         InFlight(self.clone())
     }
 
-    /// Returns once nothing was in flight for `limit`.
-    async fn idle_for(&self, limit: Duration) {
+    /// Returns once nothing was in flight for `idle`, or nothing ever began for `first`.
+    async fn idle_for(&self, first: Duration, idle: Duration) {
         loop {
             let now = Instant::now();
             let until = {
                 let load = self.0.lock();
                 let quiet_since = if load.in_flight > 0 { now } else { load.quiet_since };
-                quiet_since + limit
+                quiet_since + if load.begun == 0 { first } else { idle }
             };
             if until <= now {
                 return;

@@ -46,10 +46,14 @@ pub struct HttpSettings {
     pub connection_idle_timeout_ms: u64,
     /// Most open connections; further ones wait in the kernel's backlog. 1,024: a common limit of open files.
     pub max_connections: usize,
-    /// Most requests worked on at once, uploads not counted. 64: more only adds waiting inside.
+    /// Most requests worked on at once, answers and uploads not counted. 64: more only adds waiting inside.
     pub max_concurrent_requests: usize,
     /// Most requests that wait for their turn; further ones get 503. 256: four times what is worked on.
     pub max_queued_requests: usize,
+    /// Most answers worked on at once. 16: each mostly waits for a model, and providers limit their callers too.
+    pub max_concurrent_answers: usize,
+    /// Most answers that wait for their turn; further ones get 503. 64.
+    pub max_queued_answers: usize,
     /// Most uploads worked on at once. 8: they share one embedder and one writer, and each may hold a document.
     pub max_concurrent_uploads: usize,
     /// Most uploads that wait for their turn; further ones get 503. 32.
@@ -86,6 +90,8 @@ impl Default for HttpSettings {
             max_connections: 1_024,
             max_concurrent_requests: 64,
             max_queued_requests: 256,
+            max_concurrent_answers: 16,
+            max_queued_answers: 64,
             max_concurrent_uploads: 8,
             max_queued_uploads: 32,
             queue_timeout_ms: 2_000,
@@ -119,6 +125,8 @@ impl HttpSettings {
             ("max_connections", bytes(self.max_connections)),
             ("max_concurrent_requests", bytes(self.max_concurrent_requests)),
             ("max_queued_requests", bytes(self.max_queued_requests)),
+            ("max_concurrent_answers", bytes(self.max_concurrent_answers)),
+            ("max_queued_answers", bytes(self.max_queued_answers)),
             ("max_concurrent_uploads", bytes(self.max_concurrent_uploads)),
             ("max_queued_uploads", bytes(self.max_queued_uploads)),
             ("queue_timeout_ms", self.queue_timeout_ms),

@@ -4,6 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
 use crate::domain::CollectionName;
 use crate::store::CorpusStore;
@@ -36,6 +37,8 @@ pub(super) struct Parts {
     pub default_collection: CollectionName,
     /// The description of the API, as JSON.
     pub openapi: Bytes,
+    /// Cancelled when the server was told to stop.
+    pub stopping: CancellationToken,
 }
 
 impl AppState {
@@ -43,7 +46,7 @@ impl AppState {
         services: Services,
         settings: HttpSettings,
         auth: &AuthSettings,
-        openapi: Bytes,
+        (openapi, stopping): (Bytes, CancellationToken),
     ) -> Result<Self, AuthError> {
         Ok(Self(Arc::new(Parts {
             services,
@@ -52,6 +55,7 @@ impl AppState {
             authenticator: Authenticator::new(auth)?,
             default_collection: CollectionName::new("default").expect("a plain word is a collection"),
             openapi,
+            stopping,
         })))
     }
 }

@@ -88,8 +88,8 @@ pub trait LexicalIndex: Send + Sync {
         Ok(self.matching(narrowing)?.map(Arc::new))
     }
 
-    /// Byte ranges of `passage` whose term occurs in `text`, ascending, not overlapping.
-    fn highlights(&self, text: &str, passage: &str) -> Vec<std::ops::Range<usize>>;
+    /// For each passage the byte ranges whose term occurs in `text`, ascending, not overlapping.
+    fn highlights(&self, text: &str, passages: &[&str]) -> Vec<Vec<std::ops::Range<usize>>>;
 
     /// The highest score that `text` could reach at most: the upper end for score normalization.
     fn score_ceiling(&self, text: &str) -> Result<f32, IndexError>;

@@ -126,6 +126,15 @@ impl Generations {
         Ok(index)
     }
 
+    /// The indexes of a generation if they are open and nobody is opening or closing them; never blocks.
+    pub fn opened_one(&self, id: GenerationId) -> Option<Arc<GenerationIndex>> {
+        let slot = self.slots.lock().get(&id).map(Arc::clone)?;
+        let mut opened = slot.0.try_lock()?;
+        let opened = opened.as_mut()?;
+        opened.used = true;
+        Some(Arc::clone(&opened.index))
+    }
+
     /// Every generation that is open now, for upkeep.
     pub fn opened(&self) -> Vec<(GenerationId, Arc<GenerationIndex>)> {
         let slots: Vec<_> = self.slots.lock().iter().map(|(id, slot)| (*id, Arc::clone(slot))).collect();
@@ -299,8 +308,8 @@ mod tests {
         fn matching(&self, _: Narrowing<'_>) -> Result<Option<HashSet<ChunkId>>, IndexError> {
             Ok(None)
         }
-        fn highlights(&self, _: &str, _: &str) -> Vec<Range<usize>> {
-            Vec::new()
+        fn highlights(&self, _: &str, passages: &[&str]) -> Vec<Vec<Range<usize>>> {
+            vec![Vec::new(); passages.len()]
         }
         fn score_ceiling(&self, _: &str) -> Result<f32, IndexError> {
             Ok(0.0)

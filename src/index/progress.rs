@@ -13,6 +13,8 @@ use crate::domain::{GenerationId, Sequence};
 /// The sequences that searches see.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reached {
+    /// False until the operations of before the start have been followed up once.
+    pub caught_up: bool,
     /// Every generation that is not in `lagging` holds all operations up to here.
     pub all: Sequence,
     /// Generations that have fallen behind, for instance because their index is damaged, with what they reached.
@@ -68,6 +70,17 @@ impl IndexProgress {
         self.reached.borrow().of(generation)
     }
 
+    /// True while a generation lacks operations of long ago: after the start, or while its damaged index is rebuilt.
+    pub fn is_behind(&self, generation: GenerationId) -> bool {
+        let reached = self.reached.borrow();
+        !reached.caught_up || reached.lagging.contains_key(&generation)
+    }
+
+    /// The newest sequence that the truth is known to hold.
+    pub fn newest(&self) -> Sequence {
+        *self.written.borrow()
+    }
+
     /// Waits until searches see `sequence`, at most until `until`, and asks the indexer to hurry.
     /// With a generation, only that one has to be there.
     pub async fn wait(
@@ -77,6 +90,29 @@ impl IndexProgress {
         until: Instant,
     ) -> Result<Sequence, Lagging> {
         let seen = |reached: &Reached| generation.map_or_else(|| reached.lowest(), |one| reached.of(one));
+        self.wait_for(seen, sequence, until).await
+    }
+
+    /// As [`IndexProgress::wait`] for every generation but those fallen behind that `concerns` says no to.
+    pub async fn wait_for_those(
+        &self,
+        concerns: impl Fn(GenerationId) -> bool,
+        sequence: Sequence,
+        until: Instant,
+    ) -> Result<Sequence, Lagging> {
+        let seen = |reached: &Reached| {
+            let lagging = reached.lagging.iter().filter(|(id, _)| concerns(**id)).map(|(_, reached)| *reached);
+            lagging.fold(reached.all, Sequence::min)
+        };
+        self.wait_for(seen, sequence, until).await
+    }
+
+    async fn wait_for(
+        &self,
+        seen: impl Fn(&Reached) -> Sequence,
+        sequence: Sequence,
+        until: Instant,
+    ) -> Result<Sequence, Lagging> {
         let mut reached = self.reached.subscribe();
         if seen(&reached.borrow_and_update()) < sequence {
             // Nobody can hurry towards what was never written, so a sequence from nowhere must not hide real waits.
@@ -114,7 +150,7 @@ mod tests {
     use std::time::Duration;
 
     fn reached(all: u64) -> Reached {
-        Reached { all: Sequence(all), lagging: BTreeMap::new() }
+        Reached { caught_up: true, all: Sequence(all), lagging: BTreeMap::new() }
     }
 
     #[tokio::test]
@@ -148,10 +184,21 @@ mod tests {
     async fn a_damaged_generation_holds_up_only_its_own_waiters() {
         let progress = IndexProgress::default();
         let (damaged, healthy) = (GenerationId([1; 16]), GenerationId([2; 16]));
-        progress.publish(Reached { all: Sequence(9), lagging: [(damaged, Sequence(4))].into() });
+        progress.publish(Reached { caught_up: true, all: Sequence(9), lagging: [(damaged, Sequence(4))].into() });
 
         assert_eq!(progress.wait(Some(healthy), Sequence(9), Instant::now()).await, Ok(Sequence(9)));
         assert!(progress.wait(Some(damaged), Sequence(9), Instant::now()).await.is_err());
         assert_eq!(progress.visible(), Sequence(4));
+        assert!(progress.is_behind(damaged) && !progress.is_behind(healthy));
+    }
+
+    #[test]
+    fn before_the_first_look_at_the_log_everything_is_behind() {
+        let progress = IndexProgress::default();
+        let generation = GenerationId([1; 16]);
+        assert!(progress.is_behind(generation));
+
+        progress.publish(reached(0));
+        assert!(!progress.is_behind(generation));
     }
 }

@@ -134,7 +134,10 @@ fn read_unpinned(model: &str, path: &Path) -> Result<CheckedFile, InferenceError
 }
 
 fn missing(model: &str, path: &Path) -> InferenceError {
-    InferenceError::Missing { model: model.to_owned(), detail: format!("there is no {}; {FETCH_HINT}", path.display()) }
+    // Whoever asks the server how it is sees this: the name says enough, the place is in the log.
+    tracing::debug!(model, path = %path.display(), "a file of a model is missing");
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    InferenceError::Missing { model: model.to_owned(), detail: format!("its {file} is missing; {FETCH_HINT}") }
 }
 
 fn wrong_hash(model: &str, expected: &ExpectedFile<'_>, found: String) -> InferenceError {

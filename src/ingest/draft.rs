@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use half::f16;
 
 use crate::domain::{
-    ByteSpan, Chunk, ChunkId, ChunkOwner, ContentHash, DocumentHead, DocumentId, Fingerprint, Outline, ParsedText,
-    TenantId,
+    ByteSpan, Chunk, ChunkId, ChunkOwner, ChunkerSpec, ContentHash, DocumentHead, DocumentId, Fingerprint, Outline,
+    ParsedText, TenantId,
 };
 use crate::inference::TokenCounter;
 use crate::text::{chunk, embedding_input, normalize};
@@ -43,6 +43,8 @@ pub(super) struct Draft {
     pub chunks: Vec<Chunk>,
     /// For each chunk, of the text that would be embedded.
     pub input_hashes: Vec<ContentHash>,
+    /// What made the chunks, where that is not the collection's chunker.
+    pub chunker: Option<ChunkerSpec>,
     /// For each chunk, where the caller brought them.
     pub vectors: Option<Vec<Vec<f16>>>,
 }
@@ -115,7 +117,7 @@ impl Reading {
                 metadata: None,
             });
         }
-        Draft { chunks, input_hashes, vectors: None }
+        Draft { chunks, input_hashes, chunker: None, vectors: None }
     }
 
     /// The caller's chunks as a draft; their vectors are checked against what the collection takes.
@@ -127,7 +129,8 @@ impl Reading {
         counter: &dyn TokenCounter,
     ) -> Result<Draft, ItemError> {
         let vectors = caller_vectors(placed, source, self.head.collection.as_str())?;
-        let mut ids = ChunkIds::new(tenant, &self.head, super::recipe::caller_chunker().fingerprint());
+        let chunker = super::recipe::caller_chunker();
+        let mut ids = ChunkIds::new(tenant, &self.head, chunker.fingerprint());
         let mut chunks = Vec::with_capacity(placed.len());
         let mut input_hashes = Vec::with_capacity(placed.len());
         for (ordinal, CallerChunk { span, chunk }) in placed.iter().enumerate() {
@@ -150,7 +153,7 @@ impl Reading {
                 metadata: chunk.metadata.clone(),
             });
         }
-        Ok(Draft { chunks, input_hashes, vectors })
+        Ok(Draft { chunks, input_hashes, chunker: Some(chunker), vectors })
     }
 
     /// The text that stands for a chunk in front of the embedder.

@@ -40,6 +40,8 @@ pub enum ItemError {
     Embedding { detail: String },
     #[error("the {queue} has been full for {waited_ms} ms; send the document again later")]
     Busy { queue: &'static str, waited_ms: u64 },
+    #[error("collection \"{collection}\" would be new, and no more than {limit} are allowed; use one that is there")]
+    TooManyCollections { collection: String, limit: usize },
     #[error("the document could not be stored")]
     Store(#[source] StoreError),
     #[error("the program failed while it worked on this document")]
@@ -57,7 +59,8 @@ impl ItemError {
             | Self::VectorsNotConfigured { .. }
             | Self::VectorMissing { .. }
             | Self::VectorDimensions { .. }
-            | Self::NotAVector { .. } => ErrorKind::Unprocessable,
+            | Self::NotAVector { .. }
+            | Self::TooManyCollections { .. } => ErrorKind::Unprocessable,
             Self::TooLong { .. } | Self::TooManyChunks { .. } => ErrorKind::TooLarge,
             Self::Parse(source) => source.kind(),
             Self::ChunkerUnavailable { .. } | Self::Busy { .. } => ErrorKind::Unavailable,

@@ -95,6 +95,20 @@ impl Indexer {
         self.progress.wait(None, sequence, until).await
     }
 
+    /// As [`Indexer::wait_indexed`] for the searches of one tenant: another tenant's damaged index keeps nobody waiting.
+    pub async fn wait_indexed_for(
+        &self,
+        tenant: &TenantId,
+        sequence: Sequence,
+        until: Instant,
+    ) -> Result<Sequence, Lagging> {
+        let health = self.health.clone();
+        let of_others = move |generation: GenerationId| {
+            health.borrow().damaged.iter().any(|damage| damage.generation == generation && damage.tenant != *tenant)
+        };
+        self.progress.wait_for_those(|generation| !of_others(generation), sequence, until).await
+    }
+
     /// How it is doing now.
     pub fn health(&self) -> IndexerHealth {
         self.health.borrow().clone()

@@ -10,7 +10,7 @@ use crate::domain::{CollectionName, ContentHash, Degraded, DocumentId, Profile, 
 use crate::index::{ComputePool, IndexProgress};
 use crate::inference::{Embedder, TokenCounter};
 use crate::parse::Parser;
-use crate::store::{CorpusStore, DocumentWrite, PutDocument, WriteOutcome};
+use crate::store::{CorpusStore, DocumentState, DocumentWrite, PutDocument, WriteOutcome};
 
 use super::embed::Embedding;
 use super::{IncomingDocument, IncomingItem, IngestError, IngestOutcome, IngestSettings, IngestStatus, ItemError};
@@ -51,7 +51,7 @@ pub(super) struct Slot {
 /// How far an item has come.
 pub(super) enum SlotState {
     Failed(ItemError),
-    Unchanged { version: u64, content_hash: ContentHash },
+    Unchanged { stored: DocumentState },
     Ready { document: Box<PutDocument>, degraded: Vec<Degraded> },
 }
 
@@ -122,7 +122,9 @@ impl Ingestor {
         for Slot { id, state } in slots {
             pending.push(match state {
                 SlotState::Failed(error) => Pending::Done(IngestOutcome::failed(id, error)),
-                SlotState::Unchanged { version, content_hash } => Pending::Done(unchanged(id, version, content_hash)),
+                SlotState::Unchanged { stored } => {
+                    Pending::Done(unchanged(id, (stored.version, stored.sequence), stored.content_hash))
+                }
                 SlotState::Ready { document, degraded } => {
                     let content_hash = document.content_hash;
                     writes.push(DocumentWrite::Put(document));
@@ -166,7 +168,7 @@ impl Pending {
                 error: None,
                 degraded,
             },
-            Some(WriteOutcome::Unchanged { version }) => unchanged(id, version, content_hash),
+            Some(WriteOutcome::Unchanged { version, sequence }) => unchanged(id, (version, sequence), content_hash),
             Some(WriteOutcome::Failed(error)) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a document could not be stored");
                 IngestOutcome::failed(id, ItemError::Store(error))
@@ -179,13 +181,13 @@ impl Pending {
     }
 }
 
-fn unchanged(id: Option<String>, version: u64, content_hash: ContentHash) -> IngestOutcome {
+fn unchanged(id: Option<String>, (version, sequence): (u64, Sequence), content_hash: ContentHash) -> IngestOutcome {
     IngestOutcome {
         id,
         status: IngestStatus::Unchanged,
         version: Some(version),
         content_hash: Some(content_hash),
-        sequence: None,
+        sequence: Some(sequence),
         error: None,
         degraded: Vec::new(),
     }

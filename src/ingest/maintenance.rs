@@ -95,7 +95,7 @@ impl Maintenance {
             }
         });
         let done = done.await;
-        if let Some(quiet) = self.quiet.get_mut(&id) {
+        if done && let Some(quiet) = self.quiet.get_mut(&id) {
             quiet.released |= rest != Rest::None;
             if rest == Rest::Compact {
                 quiet.compacted_at = Some(applied);

@@ -114,6 +114,7 @@ impl March {
                 false
             }
         };
+        self.find_lost().await;
         self.retry_troubled().await;
         if self.commit_is_due() {
             self.commit_all().await;
@@ -195,8 +196,10 @@ impl March {
 
     /// Takes a follower back to where its indexes stand, until its next attempt.
     async fn back_off(&mut self, mut follower: Follower, error: IndexerError) {
-        let rebuilds = error.asks_for_rebuild();
-        let error = follower.recover(&self.tools, &error).await.err().unwrap_or(error);
+        let asked = error.asks_for_rebuild();
+        let recovered = follower.recover(&self.tools, &error).await;
+        let rebuilds = asked && recovered.is_ok();
+        let error = recovered.err().unwrap_or(error);
         let id = follower.id();
         self.trouble(follower.owned.clone(), Some(follower), error);
         if let Some(troubled) = self.troubled.get_mut(&id) {
@@ -224,6 +227,18 @@ impl March {
         let settings = &self.tools.settings;
         let doubled = settings.retry_first_ms.saturating_mul(1_u64 << attempts.saturating_sub(1).min(20));
         Duration::from_millis(doubled.min(settings.retry_longest_ms))
+    }
+
+    /// Sets aside generations whose indexes were closed while idle and came back with less than they held: without a
+    /// write to them nobody else would notice.
+    async fn find_lost(&mut self) {
+        for (id, index) in self.tools.indexes.opened() {
+            let Some(follower) = self.healthy.get(&id) else { continue };
+            let (left_at, found_at) = (follower.committed, index.visible());
+            if found_at < left_at {
+                self.set_aside(id, IndexerError::Lost { left_at, found_at }).await;
+            }
+        }
     }
 
     /// Lets troubled generations catch up whose wait is over; those that do join the march again.
@@ -278,7 +293,7 @@ impl March {
 
     fn commit_is_due(&self) -> bool {
         let wanted = *self.progress.wanted().borrow();
-        let somebody_waits = wanted > self.progress.visible() && wanted <= self.position;
+        let somebody_waits = wanted > self.mark && wanted <= self.position;
         self.is_dirty() && (somebody_waits || Instant::now() >= self.commit_at())
     }
 
@@ -315,7 +330,7 @@ impl March {
                 self.mark = self.position;
             }
             let lagging = self.troubled.iter().map(|(id, troubled)| (*id, troubled.reached())).collect();
-            let published = Reached { all: self.mark, lagging };
+            let published = Reached { caught_up: true, all: self.mark, lagging };
             gauge!("plumb_index_visible_sequence").set(published.lowest().0 as f64);
             self.progress.publish(published);
         }

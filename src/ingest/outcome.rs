@@ -38,7 +38,7 @@ pub struct IngestOutcome {
     pub version: Option<u64>,
     /// `None` if failed.
     pub content_hash: Option<ContentHash>,
-    /// The operation that made it durable; `None` unless accepted.
+    /// The operation that brought what is stored now, also where that was before this item; `None` if failed.
     pub sequence: Option<Sequence>,
     /// `Some` if and only if failed.
     pub error: Option<ItemError>,

@@ -12,7 +12,7 @@ use crate::domain::{
 };
 use crate::index::ComputeError;
 use crate::parse::{MediaType, ParseError, detect};
-use crate::store::{DocumentState, PutDocument};
+use crate::store::{DocumentState, PutDocument, StoreError};
 
 use super::draft::{Draft, Reading};
 use super::embed::{Embedded, Inputs, known};
@@ -21,7 +21,11 @@ use super::patience::Patience;
 use super::recipe::Recipe;
 use super::{DEFAULT_MEDIA_TYPE, IncomingBody, IncomingDocument, IncomingItem, IngestError, ItemError};
 
-type Recipes = BTreeMap<CollectionName, Arc<Recipe>>;
+type Recipes = BTreeMap<CollectionName, Result<Arc<Recipe>, TooMany>>;
+
+/// Why a collection cannot be made: so many are allowed.
+#[derive(Debug, Clone, Copy)]
+struct TooMany(usize);
 
 /// A document that passed the first checks.
 struct Arrival {
@@ -90,8 +94,12 @@ impl Ingestor {
                 continue;
             }
             let profile = self.profile_of(&document.collection);
-            let collection = self.store.open_collection(scope, &document.collection, &profile).await?;
-            recipes.insert(document.collection.clone(), Arc::new(Recipe::of(collection, embedder)));
+            let recipe = match self.store.open_collection(scope, &document.collection, &profile).await {
+                Ok(collection) => Ok(Arc::new(Recipe::of(collection, embedder))),
+                Err(StoreError::TooManyCollections { limit }) => Err(TooMany(limit)),
+                Err(error) => return Err(error.into()),
+            };
+            recipes.insert(document.collection.clone(), recipe);
         }
         Ok(recipes)
     }
@@ -114,7 +122,13 @@ impl Ingestor {
         let arrive = |stage: Stage<IncomingDocument>| match stage {
             Stage::Done(slot) => Stage::Done(slot),
             Stage::Open { id, item: document } => {
-                let recipe = Arc::clone(&recipes[&document.collection]);
+                let recipe = match &recipes[&document.collection] {
+                    Ok(recipe) => Arc::clone(recipe),
+                    Err(TooMany(limit)) => {
+                        let collection = document.collection.to_string();
+                        return failed(&id, ItemError::TooManyCollections { collection, limit: *limit });
+                    }
+                };
                 // Taken out: a second item of the same id follows the first one, whatever is stored now.
                 let stored = states.get_mut(&document.collection).and_then(|states| states.remove(&id));
                 Stage::Open { id, item: Arrival { document, recipe, stored } }
@@ -130,7 +144,7 @@ impl Ingestor {
         recipes: &Recipes,
     ) -> Result<HashMap<CollectionName, HashMap<DocumentId, DocumentState>>, IngestError> {
         let mut states = HashMap::new();
-        for collection in recipes.keys() {
+        for (collection, _) in recipes.iter().filter(|(_, recipe)| recipe.is_ok()) {
             let ids: HashSet<&DocumentId> = items
                 .iter()
                 .filter_map(|item| match item {
@@ -163,7 +177,7 @@ impl Ingestor {
                 && stored.generation == recipe.generation.id
         };
         if let Some(stored) = stored.filter(same) {
-            let state = SlotState::Unchanged { version: stored.version, content_hash: stored.content_hash };
+            let state = SlotState::Unchanged { stored };
             return Stage::Done(Slot { id: Some(id.to_string()), state });
         }
         match self.chunk(scope, Arc::new(reading), &recipe).await {
@@ -328,8 +342,8 @@ fn ready(stage: Stage<Drafted>, embedded: &BTreeMap<Fingerprint, Embedded>) -> S
     let degraded = awaits.then_some(Degraded { stage: "embed", reason: "embedder_unavailable" });
     let Reading { head, head_hash, content_hash, text, outline, .. } =
         Arc::try_unwrap(reading).unwrap_or_else(|shared| (*shared).clone());
-    let document =
-        PutDocument { head, content_hash, head_hash, text, outline, chunks, generation: recipe.generation.id };
+    let (chunker, generation) = (draft.chunker, recipe.generation.id);
+    let document = PutDocument { head, content_hash, head_hash, text, outline, chunks, chunker, generation };
     let state = SlotState::Ready { document: Box::new(document), degraded: degraded.into_iter().collect() };
     Slot { id, state }
 }

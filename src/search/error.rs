@@ -15,6 +15,8 @@ pub enum SearchError {
     UnknownCollection { collection: String },
     #[error("the index has reached sequence {reached}, not yet {wanted}")]
     IndexLagging { wanted: Sequence, reached: Sequence, retry_after_ms: u64 },
+    #[error("the index of the collection is being opened")]
+    Opening { retry_after_ms: u64 },
     #[error("the query vector has {found} dimensions, the vectors of the collection have {expected}")]
     VectorDimensions { found: usize, expected: usize },
     #[error("a query vector must be finite and not zero")]
@@ -42,9 +44,10 @@ impl SearchError {
                 ErrorKind::Unprocessable
             }
             Self::UnknownCollection { .. } => ErrorKind::NotFound,
-            Self::IndexLagging { .. } | Self::EmbedderUnavailable { .. } | Self::Overloaded { .. } => {
-                ErrorKind::Unavailable
-            }
+            Self::IndexLagging { .. }
+            | Self::Opening { .. }
+            | Self::EmbedderUnavailable { .. }
+            | Self::Overloaded { .. } => ErrorKind::Unavailable,
             Self::Panicked => ErrorKind::Internal,
             Self::Store(source) => source.kind(),
             Self::Index(source) => source.kind(),
@@ -55,9 +58,9 @@ impl SearchError {
     /// When another attempt makes sense; `None` where the error says nothing about it.
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
-            Self::IndexLagging { retry_after_ms, .. } | Self::Overloaded { retry_after_ms, .. } => {
-                Some(*retry_after_ms)
-            }
+            Self::IndexLagging { retry_after_ms, .. }
+            | Self::Opening { retry_after_ms }
+            | Self::Overloaded { retry_after_ms, .. } => Some(*retry_after_ms),
             // The embedder's queue moves by the second, as `Retry-After` counts.
             Self::Inference(InferenceError::Overloaded { .. }) => Some(1000),
             _ => None,

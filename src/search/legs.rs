@@ -11,7 +11,7 @@ use tokio::time::timeout_at;
 use tracing::{Instrument, debug_span};
 
 use crate::domain::{ChunkId, ErrorKind, Filter, Generation, Mode, ScoredChunk, Visibility};
-use crate::index::{IndexError, Narrowing, VectorSearch};
+use crate::index::{GenerationIndex, IndexError, Narrowing, VectorSearch};
 use crate::inference::{InferenceError, InputKind};
 
 use super::SearchError;
@@ -19,10 +19,13 @@ use super::overrides::is_direction;
 use super::report::{Report, ms_since};
 use super::searcher::{Request, Searcher};
 
+/// The indexes of one generation.
+pub(super) type Index = Arc<GenerationIndex>;
+
 /// What both legs need, shared with the pool.
-#[derive(Debug)]
 pub(super) struct LegInput {
     pub generation: Generation,
+    pub index: Index,
     pub text: String,
     pub filter: Option<Filter>,
     pub visibility: Visibility,
@@ -78,6 +81,21 @@ struct Ran<T> {
 }
 
 impl Searcher {
+    /// The indexes of the generation, opened if need be. Opening reads them whole, so it happens beside the pool, where
+    /// it keeps nobody else's search waiting, and goes on when this search gives up.
+    pub(super) async fn index_of(&self, generation: &Generation, until: Instant) -> Result<Index, SearchError> {
+        if let Some(index) = self.indexes.opened_one(generation.id) {
+            return Ok(index);
+        }
+        let (indexes, generation) = (Arc::clone(&self.indexes), generation.clone());
+        let opening = tokio::task::spawn_blocking(move || indexes.get(generation.id, &generation.profile));
+        match timeout_at(until.into(), opening).await {
+            Err(_) => Err(SearchError::Opening { retry_after_ms: self.settings.retry_after_ms }),
+            Ok(Err(_)) => Err(SearchError::Panicked),
+            Ok(Ok(index)) => Ok(index?),
+        }
+    }
+
     /// Runs the legs that the mode asks for, side by side. A leg that fails or is late is named in the report as
     /// long as the other one ran or time was the reason; else its error is the search's.
     pub(super) async fn retrieve(&self, request: &Request<'_>, report: &mut Report) -> Result<Retrieved, SearchError> {
@@ -132,10 +150,9 @@ impl Searcher {
         if request.input.text.trim().is_empty() {
             return Err(Missed::Error(SearchError::EmptyQuery));
         }
-        let (indexes, input) = (Arc::clone(&self.indexes), Arc::clone(&request.input));
+        let input = Arc::clone(&request.input);
         self.on_pool(request.plan.work_until, move || {
-            let index = indexes.get(input.generation.id, &input.generation.profile)?;
-            index.lexical.search(&input.text, input.narrowing(), input.depth)
+            input.index.lexical.search(&input.text, input.narrowing(), input.depth)
         })
         .await
     }
@@ -151,12 +168,11 @@ impl Searcher {
             (Err(missed), _) => return VectorLeg { embedded: None, found: Err(missed) },
             (Ok(embedded), Err(missed)) => return VectorLeg { embedded: Some(embedded), found: Err(missed) },
         };
-        let (indexes, input) = (Arc::clone(&self.indexes), Arc::clone(&request.input));
+        let input = Arc::clone(&request.input);
         let query = Arc::clone(&embedded.value);
         let found = self.on_pool(until, move || {
-            let index = indexes.get(input.generation.id, &input.generation.profile)?;
             // Checked before: the profile names an embedder. An index without vectors holds none yet.
-            let Some(vectors) = &index.vector else { return Ok(Vec::new()) };
+            let Some(vectors) = &input.index.vector else { return Ok(Vec::new()) };
             let search = VectorSearch { depth: input.depth, exact: input.exact, allowed: allowed.as_deref() };
             vectors.search(&query, search)
         });
@@ -167,11 +183,9 @@ impl Searcher {
         if !request.input.is_narrowed() {
             return Ok(None);
         }
-        let (indexes, input) = (Arc::clone(&self.indexes), Arc::clone(&request.input));
-        let matching = self.on_pool(request.plan.work_until, move || {
-            let index = indexes.get(input.generation.id, &input.generation.profile)?;
-            index.lexical.matching_shared(input.narrowing())
-        });
+        let input = Arc::clone(&request.input);
+        let matching =
+            self.on_pool(request.plan.work_until, move || input.index.lexical.matching_shared(input.narrowing()));
         Ok(matching.await?.value)
     }
 

@@ -13,12 +13,12 @@ use crate::inference::{Embedder, EmbeddingCache, Reranker};
 use crate::store::{CorpusStore, WithEmbeddings};
 
 use super::fusion::{Fused, fuse, single};
-use super::legs::{LegInput, Retrieved};
+use super::legs::{Index, LegInput, Retrieved};
 use super::plan::Plan;
 use super::present::Groups;
 use super::report::{Report, ms_since};
 use super::rerank::Pace;
-use super::survivors::{Candidates, Portion, Survivor};
+use super::survivors::{Candidates, MOST_READ, Portion, Survivor};
 use super::{DEFAULT_COLLECTION, SearchError, SearchSettings};
 
 /// What a [`Searcher`] is made of.
@@ -97,8 +97,12 @@ impl Searcher {
         let plan = Plan::of(query, &self.settings, taken_at);
         self.wait_for_index(query, &collection, taken_at).await?;
         let sequence = self.progress.visible_in(generation);
-        let request = request(scope, query, plan, collection);
+        let index = self.index_of(&collection.live, plan.work_until).await?;
+        let request = request(scope, query, plan, (collection, index));
         let mut report = Report::default();
+        if self.progress.is_behind(generation) {
+            report.degrade("index", "catching_up");
+        }
 
         let retrieved = self.retrieve(&request, &mut report).await?;
         let query_vector = retrieved.query_vector.clone();
@@ -127,11 +131,16 @@ impl Searcher {
         taken_at: Instant,
     ) -> Result<(), SearchError> {
         let Some(wanted) = query.min_sequence else { return Ok(()) };
+        let retry_after_ms = self.settings.retry_after_ms;
+        let reached = self.progress.visible_in(collection.live.id);
+        if wanted > self.progress.newest().max(reached) {
+            // Nobody has written it, so waiting would only keep a place from others.
+            return Err(SearchError::IndexLagging { wanted, reached, retry_after_ms });
+        }
         let limits = &self.settings.limits;
         let bound_ms = query.deadline_ms.unwrap_or(limits.max_deadline_ms).min(limits.max_index_wait_ms);
         let until = taken_at + Duration::from_millis(bound_ms);
         let waited = self.progress.wait(Some(collection.live.id), wanted, until).await;
-        let retry_after_ms = self.settings.retry_after_ms;
         waited.map(|_| ()).map_err(|lagging| SearchError::IndexLagging {
             wanted,
             reached: lagging.reached,
@@ -180,17 +189,23 @@ impl Searcher {
             if missing == 0 || candidates.is_exhausted() {
                 return Ok(selected);
             }
-            // Of the next ones as many may be of a group that is there already, so a whole page is read.
-            (portion.wanted, portion.read) = (missing, top_k);
+            // Of the next ones as many may be of a group that is there already, so a whole page is read, then more.
+            (portion.wanted, portion.read) = (missing, portion.read.max(top_k).saturating_mul(2).min(MOST_READ));
             survivors = candidates.take(self, request, report, portion).await?;
             tail_scale.apply(&mut survivors);
         }
     }
 }
 
-fn request<'a>(scope: &'a TenantScope, query: &'a Query, plan: Plan, collection: Collection) -> Request<'a> {
+fn request<'a>(
+    scope: &'a TenantScope,
+    query: &'a Query,
+    plan: Plan,
+    (collection, index): (Collection, Index),
+) -> Request<'a> {
     let input = LegInput {
         generation: collection.live,
+        index,
         text: query.text.clone(),
         filter: query.filter.clone(),
         visibility: scope.visibility.clone(),

@@ -10,6 +10,9 @@ use super::fusion::Fused;
 use super::searcher::{Request, Searcher};
 use super::{SearchError, report::Report, report::ms_since};
 
+/// Most chunks read at once, however many have been passed over: they are in memory together.
+pub(super) const MOST_READ: usize = 512;
+
 /// A candidate that may leave.
 #[derive(Debug)]
 pub(super) struct Survivor {
@@ -55,7 +58,7 @@ impl Candidates {
             let hydrated = searcher.store.hydrate(scope, collection, &ids, portion.embeddings).await?;
             self.admit(hydrated, end, request.query.filter.as_ref(), &mut survivors);
             // Whatever thinned out this portion will thin out the next one too.
-            window = window.saturating_mul(2);
+            window = window.saturating_mul(2).min(MOST_READ);
         }
         report.timings.hydrate_ms += ms_since(start);
         Ok(survivors)

@@ -14,9 +14,9 @@ use async_trait::async_trait;
 use half::f16;
 
 use crate::domain::{
-    Chunk, ChunkId, Collection, CollectionName, ContentHash, Document, DocumentHead, DocumentId, EmbeddedChunk,
-    Fingerprint, Generation, GenerationId, Metadata, Outline, Profile, Provenance, Sequence, TenantId, TenantScope,
-    Timestamp, VersionSummary,
+    Chunk, ChunkId, ChunkerSpec, Collection, CollectionName, ContentHash, Document, DocumentHead, DocumentId,
+    EmbeddedChunk, Fingerprint, Generation, GenerationId, Metadata, Outline, Profile, Provenance, Sequence, TenantId,
+    TenantScope, Timestamp, VersionSummary,
 };
 
 use super::StoreError;
@@ -32,6 +32,8 @@ pub struct PutDocument {
     pub outline: Outline,
     /// In order of position. Empty for a document without text.
     pub chunks: Vec<EmbeddedChunk>,
+    /// What made the chunks; `None`: the generation's chunker.
+    pub chunker: Option<ChunkerSpec>,
     pub generation: GenerationId,
 }
 
@@ -63,6 +65,8 @@ pub enum WriteOutcome {
     /// Content and head were there already; nothing was written.
     Unchanged {
         version: u64,
+        /// The operation that brought what is there.
+        sequence: Sequence,
     },
     Deleted {
         sequence: Sequence,
@@ -74,6 +78,8 @@ pub enum WriteOutcome {
 /// What is stored under an id, as far as re-ingestion needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DocumentState {
+    /// The operation that brought it into this state.
+    pub sequence: Sequence,
     pub version: u64,
     pub content_hash: ContentHash,
     pub head_hash: ContentHash,

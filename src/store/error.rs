@@ -23,6 +23,8 @@ pub enum StoreError {
     NotLive { document: String },
     #[error("an embedding of document {document} has {found} dimensions, its generation has {expected}")]
     DimensionMismatch { document: String, found: usize, expected: usize },
+    #[error("the tenant has {limit} collections already, no more are allowed")]
+    TooManyCollections { limit: usize },
     #[error("the store is closed")]
     Closed,
     #[error("{what} is not a valid page cursor")]
@@ -43,7 +45,7 @@ impl StoreError {
             Self::Full(_) => ErrorKind::StorageFull,
             Self::Poisoned | Self::Closed | Self::Overloaded { .. } | Self::Locked { .. } => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::InvalidCursor { .. } => ErrorKind::Unprocessable,
+            Self::InvalidCursor { .. } | Self::TooManyCollections { .. } => ErrorKind::Unprocessable,
             Self::TooNew { .. }
             | Self::SpanMismatch { .. }
             | Self::NotLive { .. }

@@ -31,6 +31,9 @@ pub struct StoreSettings {
     pub group_writes: usize,
     /// Text and vectors in one transaction, in MiB. Default 8: bounds memory and the wait of the small for the big.
     pub group_mib: usize,
+    /// Most collections of one tenant; documents for further ones are refused. Default 256: each has indexes of its own,
+    /// with files and, while it is written to, threads.
+    pub max_collections_per_tenant: usize,
     /// How long a statement waits for a lock, in milliseconds. Default 5000; only a backup tool can make it wait.
     pub busy_timeout_ms: u64,
     /// Size of the write-ahead log at which it is moved into the database file, in MiB. Default 16.
@@ -50,6 +53,7 @@ impl Default for StoreSettings {
             write_queue_limit: 256,
             group_writes: 512,
             group_mib: 8,
+            max_collections_per_tenant: 256,
             busy_timeout_ms: 5_000,
             checkpoint_mib: 16,
             max_size_mib: None,

@@ -23,7 +23,7 @@ use plumb::ingest::{
 };
 use plumb::parse::{ParseSettings, Parser, WorkerCommand};
 use plumb::search::{QueryOverrides, SearchDefaults, SearchError, SearchParts, SearchSettings, Searcher};
-use plumb::store::{CorpusStore, SqliteStore, StoreSettings};
+use plumb::store::{CorpusStore, OperationLog, SqliteStore, StoreSettings};
 use plumb::text::{ChunkingSettings, chunker_spec};
 
 pub const DIMENSIONS: usize = 64;
@@ -166,6 +166,7 @@ pub struct Making {
     pub indexer: IndexerSettings,
     /// Pieces of work that the compute pool lets wait.
     pub compute_limit: usize,
+    pub store: StoreSettings,
 }
 
 impl Default for Making {
@@ -181,6 +182,7 @@ impl Default for Making {
             search,
             indexer: IndexerSettings { commit_interval_ms: 1, ..IndexerSettings::default() },
             compute_limit: 256,
+            store: StoreSettings::default(),
         }
     }
 }
@@ -205,7 +207,7 @@ impl Bed {
     }
 
     pub async fn with(dir: &Path, making: Making) -> Self {
-        let store = Arc::new(SqliteStore::open(&dir.join("plumb.db"), StoreSettings::default()).await.unwrap());
+        let store = Arc::new(SqliteStore::open(&dir.join("plumb.db"), making.store.clone()).await.unwrap());
         let compute = Arc::new(ComputePool::new(2, making.compute_limit).unwrap());
         let open_lexical = |path: &Path, profile: &Profile| {
             let index = TantivyIndex::open(path, &LexicalSettings::default(), &profile.analyzer)?;
@@ -215,6 +217,7 @@ impl Bed {
         let indexes = Generations::open(&index_dir, VectorSettings::default(), Box::new(open_lexical)).unwrap();
         let indexes = Arc::new(indexes);
         let progress = Arc::new(IndexProgress::default());
+        progress.announce(store.last_sequence().await.unwrap());
         let counter: Arc<dyn TokenCounter> = Arc::new(Words);
         let chunking = ChunkingSettings { target_tokens: 12, max_tokens: 16, min_tokens: 2, overlap_tokens: 0 };
         let profile = Profile {
@@ -258,6 +261,8 @@ impl Bed {
             defaults: SearchDefaults::new(making.search),
         };
         bed.start_indexer();
+        let caught_up = bed.indexer.as_ref().unwrap().wait_health(Instant::now() + PATIENCE, |health| health.caught_up);
+        assert!(caught_up.await);
         bed
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use plumb::domain::{ChunkId, Mode};
 use plumb::search::QueryOverrides;
+use plumb::store::OperationLog;
 use tempfile::tempdir;
 
 use crate::bed::{Bed, Making, PATIENCE, name, text};
@@ -208,5 +209,41 @@ async fn collections_are_followed_side_by_side() {
         };
         assert_eq!(bed.search(word, overrides).await.unwrap().hits.len(), expected, "{collection} {word}");
     }
+    bed.close().await;
+}
+
+#[tokio::test]
+async fn while_the_index_is_behind_every_answer_says_so() {
+    let dir = tempdir().unwrap();
+    let bed = Bed::open(dir.path()).await;
+    live_a_little(&bed).await;
+    bed.close().await;
+    let mut bed = Bed::open(dir.path()).await;
+    bed.stop_indexer().await;
+    let generation = bed.store.generations().await.unwrap()[0].generation.id;
+    let behind = bed.search("whale", QueryOverrides::default()).await.unwrap();
+    assert!(behind.degraded.is_empty());
+
+    let lagging = [(generation, plumb::domain::Sequence(1))].into();
+    bed.progress.publish(plumb::index::Reached { caught_up: true, all: behind.sequence, lagging });
+    let behind = bed.search("whale", QueryOverrides::default()).await.unwrap();
+
+    assert_eq!(crate::bed::degraded(&behind), ["index:catching_up"]);
+    bed.close().await;
+}
+
+#[tokio::test]
+async fn a_sequence_that_nobody_wrote_is_refused_at_once() {
+    let dir = tempdir().unwrap();
+    let bed = Bed::open(dir.path()).await;
+    bed.put_indexed(vec![text("a", &body(1))]).await;
+    let overrides =
+        QueryOverrides { min_sequence: Some(plumb::domain::Sequence(u64::MAX)), ..QueryOverrides::default() };
+    let asked = Instant::now();
+
+    let refused = bed.search("whale", overrides).await;
+
+    assert!(matches!(refused, Err(plumb::search::SearchError::IndexLagging { .. })), "{refused:?}");
+    assert!(asked.elapsed() < Duration::from_millis(plumb::search::SearchSettings::default().limits.max_index_wait_ms));
     bed.close().await;
 }

@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 
 use futures::stream;
 use plumb::domain::{DocumentId, ErrorKind};
-use plumb::ingest::{IncomingBody, IncomingDocument, IngestOutcome, IngestStatus, ItemError, RejectedItem};
+use plumb::ingest::{
+    IncomingBody, IncomingChunk, IncomingDocument, IngestOutcome, IngestStatus, ItemError, RejectedItem,
+};
 use plumb::search::QueryOverrides;
-use plumb::store::CorpusStore;
+use plumb::store::{CorpusStore, StoreSettings};
 use serde_json::json;
 use tempfile::tempdir;
 
@@ -34,9 +36,51 @@ async fn the_same_content_again_is_unchanged_and_costs_no_embedding() {
 
     assert_eq!(statuses(&first), [IngestStatus::Accepted]);
     assert_eq!(statuses(&second), [IngestStatus::Unchanged]);
-    assert_eq!((second[0].version, second[0].sequence), (Some(1), None));
+    // Also the one that lost the first answer can wait for the index.
+    assert_eq!((second[0].version, second[0].sequence), (Some(1), first[0].sequence));
     assert_eq!(first[0].content_hash, second[0].content_hash);
     assert_eq!(bed.embedder.as_ref().unwrap().taken(), 0);
+    bed.close().await;
+}
+
+#[tokio::test]
+async fn chunks_of_the_caller_say_so_also_in_versions_of_the_past() {
+    let dir = tempdir().unwrap();
+    let bed = Bed::open(dir.path()).await;
+    let chunk = |text: &str| IncomingChunk { text: text.to_owned(), vector: None, metadata: None };
+    let chunks = PARAGRAPHS.map(chunk).to_vec();
+    bed.put(vec![IncomingDocument { body: IncomingBody::Chunks(chunks), ..text("a", "") }]).await;
+    let id = DocumentId::new("a").unwrap();
+    let chunker_of = async |version| {
+        let chunks = bed.store.chunks(&bed.scope, &name("default"), &id, version).await.unwrap().unwrap();
+        chunks[0].provenance.chunker.name.clone()
+    };
+
+    assert_eq!(chunker_of(None).await, "caller");
+    bed.put_indexed(vec![text("a", &PARAGRAPHS[..2].join("\n\n"))]).await;
+    assert_eq!(chunker_of(None).await, "structure");
+    assert_eq!(chunker_of(Some(1)).await, "caller");
+    let found = bed.search("shark", QueryOverrides::default()).await.unwrap();
+    assert_eq!(found.hits[0].provenance.chunker.name, "structure");
+    bed.close().await;
+}
+
+#[tokio::test]
+async fn collections_are_limited_and_those_that_are_there_stay_open() {
+    let dir = tempdir().unwrap();
+    let making = Making {
+        store: StoreSettings { max_collections_per_tenant: 2, ..StoreSettings::default() },
+        ..Making::default()
+    };
+    let bed = Bed::with(dir.path(), making).await;
+    let in_collection = |n: usize| IncomingDocument { collection: name(&format!("c{n}")), ..text("a", PARAGRAPHS[0]) };
+
+    let outcomes = bed.put((0..4).map(in_collection).collect()).await;
+
+    let taken = [IngestStatus::Accepted, IngestStatus::Accepted, IngestStatus::Failed, IngestStatus::Failed];
+    assert_eq!(statuses(&outcomes), taken);
+    assert!(outcomes[3].error.as_ref().unwrap().to_string().contains("no more than 2"));
+    assert_eq!(statuses(&bed.put(vec![in_collection(1)]).await), [IngestStatus::Unchanged]);
     bed.close().await;
 }
 

@@ -4,6 +4,7 @@
 
 mod architecture;
 mod bed;
+mod command_line;
 mod hostile_input;
 mod index_follows_truth;
 mod ingest_keeps_promises;

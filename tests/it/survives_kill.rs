@@ -27,9 +27,17 @@ fn ndjson(lines: &[usize]) -> String {
     lines.iter().map(|n| line(*n) + "\n").collect()
 }
 
+/// Waits for the index: after a kill it catches up, which takes what it takes on a busy machine.
 async fn search(server: &Server, query: &str, sequence: u64) -> Value {
-    let body = json!({"query": query, "mode": "lexical", "top_k": SOUGHT_AT_ONCE, "min_sequence": sequence});
-    server.client().post_json("/search", body.to_string()).await.1
+    let body =
+        json!({"query": query, "mode": "lexical", "top_k": SOUGHT_AT_ONCE, "min_sequence": sequence}).to_string();
+    let asked = Instant::now();
+    loop {
+        let (status, found) = server.client().post_json("/search", body.clone()).await;
+        if status != 503 || asked.elapsed() > PATIENCE {
+            return found;
+        }
+    }
 }
 
 async fn document_status(server: &Server, n: usize) -> u16 {

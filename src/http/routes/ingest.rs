@@ -12,7 +12,9 @@ use serde_json::value::RawValue;
 
 use crate::domain::{CollectionName, DocumentId, Principal};
 use crate::http::access::Call;
-use crate::http::body::{BodyBound, JSON, declared_type, media_type, read_body, read_object_of, unsupported};
+use crate::http::body::{
+    BodyBound, JSON, declared_type, media_type, read_body, read_object_of, refuse_encoding, unsupported,
+};
 use crate::http::intake::{Item, Reached, Refused, Wait, reached, take};
 use crate::http::openapi::Problems;
 use crate::http::params::Params;
@@ -71,14 +73,15 @@ pub(in crate::http) async fn put_document(
         let bound = BodyBound { what: "a document", max_bytes, ..json_bound(&app) };
         IncomingDocument { body: IncomingBody::Bytes(read_body(&parts.headers, body, bound).await?), ..head }
     };
-    let outcome = app.services.ingest.put(&call.caller.scope(), document).await?;
+    let scope = call.caller.scope();
+    let outcome = app.services.ingest.put(&scope, document).await?;
     if let Some(error) = &outcome.error {
         return Err(error.into());
     }
     let mut answer = IngestBody::new(call.trace());
     answer.count(&outcome);
     answer.documents.push(IngestedBody::new(&outcome, None));
-    let reached = reached(&app, answer.sequence, wait).await;
+    let reached = reached(&app, &scope, answer.sequence, wait).await;
     Ok((status(reached), Json(answer)))
 }
 
@@ -111,17 +114,18 @@ pub(in crate::http) async fn post_documents(
     params.finish()?;
     let scope = call.caller.scope();
     let answer = IngestBody::new(call.trace());
+    refuse_encoding(request.headers())?;
     let found = media_type(request.headers());
     let answer = match found.as_deref() {
         Some(JSON) => take(&app, &scope, answer, batch(&app, request, collection).await?).await?,
         Some(FORM) => take(&app, &scope, answer, forms::documents(request, &app.settings, collection).await?).await?,
         Some(found) if NDJSON.contains(&found) => {
-            let lines = ndjson::documents(request.into_body(), &app.settings, collection);
+            let lines = ndjson::documents(request.into_body(), &app.settings, collection, app.stopping.clone());
             take(&app, &scope, answer, lines).await?
         }
         found => return Err(unsupported(found, &[JSON, NDJSON[0], FORM])),
     };
-    let reached = reached(&app, answer.sequence, wait).await;
+    let reached = reached(&app, &scope, answer.sequence, wait).await;
     Ok((status(reached), Json(answer)))
 }
 

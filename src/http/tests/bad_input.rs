@@ -141,6 +141,20 @@ async fn unknown_media_types_are_415_with_what_is_supported() {
 }
 
 #[tokio::test]
+async fn packed_bodies_are_refused_as_such() {
+    let world = World::open();
+    for (method, path, media_type) in [
+        ("PUT", "/documents/a", "text/plain"),
+        ("POST", "/documents", "application/x-ndjson"),
+        ("POST", "/search", "application/json"),
+    ] {
+        let headers = [("content-type", media_type), ("content-encoding", "gzip")];
+        let problem = world.send(request(method, path, &headers, "x")).await.problem(415, "unsupported-media-type");
+        assert!(problem["detail"].as_str().unwrap().contains("gzip"), "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn methods_and_paths_that_are_not_there_say_so() {
     let world = World::open();
 

@@ -230,7 +230,7 @@ impl IngestPort for TestRooms {
         Ok((document.as_str() == "a.md").then_some(Sequence(7)))
     }
 
-    async fn wait_indexed(&self, sequence: Sequence, _: Instant) -> bool {
+    async fn wait_indexed(&self, _: &TenantScope, sequence: Sequence, _: Instant) -> bool {
         sequence < Sequence(1_000)
     }
 

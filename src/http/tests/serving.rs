@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::{HttpServer, HttpSettings, ServeError};
 
-use super::rooms::TestRooms;
+use super::rooms::{BATCH, TestRooms};
 use super::world::services;
 
 struct Served {
@@ -80,7 +80,7 @@ async fn requests_are_served_over_http_1_and_2() {
 #[tokio::test]
 async fn silent_and_slow_connections_are_closed() {
     let settings =
-        HttpSettings { header_read_timeout_ms: 100, connection_idle_timeout_ms: 150, ..HttpSettings::default() };
+        HttpSettings { header_read_timeout_ms: 100, connection_idle_timeout_ms: 60_000, ..HttpSettings::default() };
     let served = Served::start(settings).await;
 
     for beginning in ["", "P", "PRI * HTTP/2.0\r\n", "GET /healthz HTTP/1.1\r\nHost: localh"] {
@@ -124,7 +124,7 @@ async fn stopping_lets_requests_in_flight_finish_and_takes_no_new_ones() {
     let mut byte = [0; 1];
     timeout(PATIENCE, idle.read_exact(&mut byte)).await.unwrap().unwrap();
     let mut upload = served.connect().await;
-    let head = "POST /documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n\
+    let head = "PUT /documents/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\
         Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n";
     upload.write_all(head.as_bytes()).await.unwrap();
     let mut interim = [0; 25];
@@ -134,10 +134,31 @@ async fn stopping_lets_requests_in_flight_finish_and_takes_no_new_ones() {
     served.stop.cancel();
     assert!(read_to_end(idle).await.starts_with("TTP/1.1 200"), "an idle connection ends");
     assert!(TcpStream::connect(served.address).await.is_err(), "nobody listens any more");
-    upload.write_all(b"d\r\n{\"text\":\"x\"}\n\r\n0\r\n\r\n").await.unwrap();
+    upload.write_all(b"5\r\nwords\r\n0\r\n\r\n").await.unwrap();
 
     let text = read_to_end(upload).await;
     assert!(text.starts_with("HTTP/1.1 202"), "{text}");
+    timeout(PATIENCE, served.task).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_without_end_is_answered_for_what_was_taken_when_the_server_stops() {
+    let served = Served::start(HttpSettings::default()).await;
+    let lines = "{\"text\":\"x\"}\n".repeat(BATCH);
+    let head = "POST /documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n\
+        Transfer-Encoding: chunked\r\n\r\n";
+    let upload = served.send(&format!("{head}{:x}\r\n{lines}\r\n", lines.len())).await;
+    let taken = async {
+        while served.rooms.asked.ingest.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, taken).await.unwrap();
+
+    served.stop.cancel();
+
+    let text = read_to_end(upload).await;
+    assert!(text.starts_with("HTTP/1.1 503") && text.contains(&format!("\"accepted\":{BATCH}")), "{text}");
     timeout(PATIENCE, served.task).await.unwrap().unwrap().unwrap();
 }
 

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use bytes::Bytes;
 use futures::StreamExt;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::domain::{Permission, TenantId};
@@ -38,7 +39,7 @@ impl World {
 
     pub fn with(settings: HttpSettings, auth: AuthSettings) -> Self {
         let rooms = Arc::new(TestRooms::new());
-        let router = router(services(&rooms), settings, &auth).unwrap();
+        let router = router(services(&rooms), settings, &auth, CancellationToken::new()).unwrap();
         Self { rooms, router }
     }
 

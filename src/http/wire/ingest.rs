@@ -68,7 +68,7 @@ pub(in crate::http) struct IngestBody {
     pub trace_id: String,
     /// `null`: the work was done within the request; there is no task to follow.
     pub task_id: Option<String>,
-    /// The newest write of this request, for `min_sequence` of a search; `null` if nothing was written.
+    /// The newest write behind these documents, for `min_sequence` of a search; `null` if none was taken.
     pub sequence: Option<u64>,
     pub accepted: u64,
     pub unchanged: u64,

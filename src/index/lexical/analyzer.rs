@@ -71,16 +71,6 @@ impl Analyzer {
         self.fixed.or_else(|| Language::detect(text)).unwrap_or(Language::UNKNOWN)
     }
 
-    /// The languages by which the words of a passage are compared with those of a query.
-    pub(super) fn languages_of_passage(&self, passage: &str, present: &[Language]) -> Vec<Language> {
-        match present {
-            [] => vec![self.language_of(passage)],
-            // A query has the forms of all of them; trying each on each word of a passage would be slow.
-            [_, _, _, ..] => vec![self.language_of(passage)],
-            few => few.to_vec(),
-        }
-    }
-
     /// Reads a query for an index whose documents have these languages. Stop words are left out unless nothing
     /// else is there.
     pub(super) fn query(&self, text: &str, present: &[Language]) -> QueryTerms {

@@ -7,28 +7,63 @@ use super::analyzer::{QueryTerms, TokenKind, for_each_token, stem};
 use super::identifier::for_each_identifier;
 use super::language::Language;
 
-/// Byte ranges of the words and identifiers of `passage` that the query names, ascending; what touches or overlaps
-/// is one range.
-pub(super) fn highlights(query: &QueryTerms, passage: &str, languages: &[Language]) -> Vec<Range<usize>> {
-    let forms: HashSet<&str> = query.words.iter().flat_map(|word| &word.forms).map(String::as_str).collect();
-    let mut ranges = Vec::new();
-    for_each_token(passage, |token| {
-        let named = match token.kind {
-            TokenKind::Pair => forms.contains(token.folded),
-            TokenKind::Word => languages.iter().any(|language| forms.contains(stem(*language, token.folded).as_ref())),
-        };
-        if named {
-            ranges.push(token.range);
+/// A query, ready to be found in many passages.
+pub(super) struct Marker<'a> {
+    forms: HashSet<&'a str>,
+    /// First characters of the forms: few words of a passage have to be stemmed to know that they are none of them.
+    initials: HashSet<char>,
+    identifiers: HashSet<&'a str>,
+    languages: &'a [Language],
+    /// True if stems may begin otherwise than their words.
+    strips_prefixes: bool,
+}
+
+impl<'a> Marker<'a> {
+    /// For passages in these languages; none stands for not knowing.
+    pub(super) fn new(query: &'a QueryTerms, languages: &'a [Language]) -> Self {
+        let forms: HashSet<&str> = query.words.iter().flat_map(|word| &word.forms).map(String::as_str).collect();
+        Self {
+            initials: forms.iter().filter_map(|form| initial(form)).collect(),
+            forms,
+            identifiers: query.identifiers.iter().map(|identifier| identifier.folded.as_str()).collect(),
+            strips_prefixes: languages.iter().any(|language| language.strips_prefixes()),
+            languages: if languages.is_empty() { &[Language::UNKNOWN] } else { languages },
         }
-    });
-    if !query.identifiers.is_empty() {
-        for_each_identifier(passage, |found| {
-            if query.identifiers.iter().any(|asked| asked.folded == found.folded) {
-                ranges.push(found.range);
+    }
+
+    /// Byte ranges of the words and identifiers of `passage` that the query names, ascending; what touches or
+    /// overlaps is one range.
+    pub(super) fn mark(&self, passage: &str) -> Vec<Range<usize>> {
+        let mut ranges = Vec::new();
+        for_each_token(passage, |token| {
+            let named = match token.kind {
+                TokenKind::Pair => self.forms.contains(token.folded),
+                TokenKind::Word => self.names(token.folded),
+            };
+            if named {
+                ranges.push(token.range);
             }
         });
+        if !self.identifiers.is_empty() {
+            for_each_identifier(passage, |found| {
+                if self.identifiers.contains(found.folded.as_str()) {
+                    ranges.push(found.range);
+                }
+            });
+        }
+        joined(ranges)
     }
-    joined(ranges)
+
+    fn names(&self, folded: &str) -> bool {
+        // Accents are taken off after stemming, so only a plain word begins as its stem does.
+        let is_plain = folded.is_ascii() && !self.strips_prefixes;
+        let near = !is_plain || initial(folded).is_some_and(|first| self.initials.contains(&first));
+        near && self.languages.iter().any(|language| self.forms.contains(stem(*language, folded).as_ref()))
+    }
+}
+
+fn initial(word: &str) -> Option<char> {
+    word.chars().next()
 }
 
 fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
@@ -52,7 +87,7 @@ mod tests {
     fn marked<'a>(query: &str, passage: &'a str) -> Vec<&'a str> {
         let languages = [Language::ENGLISH];
         let query = Analyzer::new(&analyzer_spec("en")).query(query, &languages);
-        highlights(&query, passage, &languages).into_iter().map(|range| &passage[range]).collect()
+        Marker::new(&query, &languages).mark(passage).into_iter().map(|range| &passage[range]).collect()
     }
 
     #[test]
@@ -70,7 +105,7 @@ mod tests {
             let languages = [Language::ENGLISH];
             let query = Analyzer::new(&analyzer_spec("en")).query(&query, &languages);
             let mut last = 0;
-            for range in highlights(&query, &passage, &languages) {
+            for range in Marker::new(&query, &languages).mark(&passage) {
                 prop_assert!(range.start >= last && range.start < range.end);
                 prop_assert!(passage.get(range.clone()).is_some());
                 last = range.end + 1;

@@ -18,7 +18,7 @@ use crate::index::{IndexError, LexicalChange, LexicalIndex, Narrowing};
 
 use super::analyzer::Analyzer;
 use super::bm25::norms;
-use super::highlight::highlights;
+use super::highlight::Marker;
 use super::narrow::narrow;
 use super::payload::Payload;
 use super::plan::Plan;
@@ -180,10 +180,11 @@ impl LexicalIndex for TantivyIndex {
         Ok(narrowed.map(|narrowed| narrowed.ids(&snapshot)))
     }
 
-    fn highlights(&self, text: &str, passage: &str) -> Vec<Range<usize>> {
-        let present = &self.snapshot.load().languages;
-        let query = self.analyzer.query(text, present);
-        highlights(&query, passage, &self.analyzer.languages_of_passage(passage, present))
+    fn highlights(&self, text: &str, passages: &[&str]) -> Vec<Vec<Range<usize>>> {
+        let snapshot = self.snapshot.load_full();
+        let query = self.analyzer.query(text, &snapshot.languages);
+        let marker = Marker::new(&query, &snapshot.languages);
+        passages.iter().map(|passage| marker.mark(passage)).collect()
     }
 
     fn score_ceiling(&self, text: &str) -> Result<f32, IndexError> {

@@ -82,6 +82,11 @@ impl Language {
         }
     }
 
+    /// True if the stemmer takes prefixes off, so that a stem may begin otherwise than its word.
+    pub(super) fn strips_prefixes(self) -> bool {
+        matches!(self.row().algorithm, Some(Algorithm::Arabic | Algorithm::Indonesian))
+    }
+
     /// True for a word in small letters that says nothing about the topic.
     pub(super) fn is_stop_word(self, word: &str) -> bool {
         if self == Self::ENGLISH {

@@ -97,7 +97,7 @@ pub(crate) async fn the_same_again_is_unchanged(store: Subject<'_>) {
 
     let again = store.put(&owner, &ingest).await;
 
-    assert!(matches!(again, WriteOutcome::Unchanged { version: 1 }), "{again:?}");
+    assert!(matches!(again, WriteOutcome::Unchanged { version: 1, .. }), "{again:?}");
     assert_eq!(store.log.last_sequence().await.unwrap(), before);
 }
 
@@ -273,7 +273,7 @@ pub(crate) async fn writes_to_one_document_apply_in_order(store: Subject<'_>) {
     let outcomes = store.corpus.write(&owner, writes).await.unwrap();
 
     assert_eq!(written(&outcomes[0]).0, 1);
-    assert!(matches!(outcomes[1], WriteOutcome::Unchanged { version: 1 }));
+    assert!(matches!(outcomes[1], WriteOutcome::Unchanged { version: 1, .. }));
     assert_eq!(written(&outcomes[2]).0, 2);
     assert!(matches!(outcomes[3], WriteOutcome::Deleted { .. }));
     assert!(matches!(outcomes[4], WriteOutcome::NotFound));
@@ -343,7 +343,7 @@ pub(crate) async fn embeddings_can_come_later(store: Subject<'_>) {
     assert_eq!(version, 1);
     assert!(sequence > first);
     assert_eq!(rest[0].1.len(), 1);
-    assert!(matches!(again, WriteOutcome::Unchanged { version: 1 }), "{again:?}");
+    assert!(matches!(again, WriteOutcome::Unchanged { version: 1, .. }), "{again:?}");
     assert_eq!(store.corpus.unembedded(&owner, &ingest.collection, 9).await.unwrap(), []);
     let rows = store.log.entries(None, Sequence(sequence - 1), 9).await.unwrap();
     let added: Vec<&[ChunkId]> = rows.iter().map(|row| row.chunks_added.as_slice()).collect();
@@ -363,7 +363,7 @@ pub(crate) async fn an_embedding_of_an_older_input_is_not_taken(store: Subject<'
     let (collection, document) = (old.collection.clone(), old.document.clone());
     let late = store.write_one(&owner, DocumentWrite::Embed { collection, document, embeddings }).await;
 
-    assert!(matches!(late, WriteOutcome::Unchanged { version: 1 }), "{late:?}");
+    assert!(matches!(late, WriteOutcome::Unchanged { version: 1, .. }), "{late:?}");
     assert_eq!(store.corpus.unembedded(&owner, &old.collection, 9).await.unwrap().len(), 1);
 }
 

@@ -168,6 +168,7 @@ impl Ingest {
                 page_starts: vec![0],
             },
             chunks,
+            chunker: None,
             generation: collection.live.id,
         }
     }

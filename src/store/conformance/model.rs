@@ -149,7 +149,7 @@ impl Model {
         if let Some(live) = self.live.get(&key) {
             let same_text = live.ingest.paragraphs == ingest.paragraphs;
             if same_text && live.ingest.title == ingest.title && live.ingest.acl == ingest.acl {
-                assert!(matches!(outcome, WriteOutcome::Unchanged { version } if version == newest), "{outcome:?}");
+                assert!(matches!(outcome, WriteOutcome::Unchanged { version, .. } if version == newest), "{outcome:?}");
                 return;
             }
             *newest += u64::from(!same_text);

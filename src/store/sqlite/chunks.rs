@@ -152,6 +152,7 @@ pub(super) async fn chunks(
         content_hash: rows.content_hash,
         // An index holds the live version only.
         indexed_at: found.record.indexed_at.filter(|_| is_live),
+        chunker: rows.chunker.as_ref().unwrap_or(&generation.profile.chunker).clone(),
         ..found.record.provenance(chunk, generation)
     };
     let place = |(index, chunk): (usize, Chunk)| StoredChunk {

@@ -6,12 +6,12 @@ use half::f16;
 use sqlx::SqliteConnection;
 
 use crate::domain::{
-    CollectionName, ContentHash, Document, DocumentId, Fingerprint, GenerationId, TenantScope, Timestamp,
-    VersionSummary, Visibility,
+    ChunkerSpec, CollectionName, ContentHash, Document, DocumentId, Fingerprint, GenerationId, Sequence, TenantScope,
+    Timestamp, VersionSummary, Visibility,
 };
 use crate::store::{DocumentState, Page, StoreError};
 
-use super::codec::{Columns, hex_list, to_json, vector_from_bytes};
+use super::codec::{Columns, from_json, hex_list, to_json, vector_from_bytes};
 use super::cursor;
 use super::records::{DocumentRecord, Generations, document_json, generation_of, take_document};
 
@@ -165,6 +165,8 @@ pub(super) struct VersionRows {
     pub first_chunk: i64,
     pub chunk_count: i64,
     pub generation: i64,
+    /// `None`: the generation's.
+    pub chunker: Option<ChunkerSpec>,
 }
 
 /// A version of a visible document; `None` as `version` means the live one.
@@ -175,7 +177,7 @@ pub(super) async fn find_version(
 ) -> Result<Option<VersionRows>, StoreError> {
     // Of an older version, the chunks that it had last.
     const SQL: &str = "SELECT v.number, v.content_hash, v.first_segment, v.segment_count, g.first_chunk, \
-        g.chunk_count, g.generation_id FROM versions v JOIN chunkings g ON g.version_id = v.id \
+        g.chunk_count, g.generation_id, g.chunker FROM versions v JOIN chunkings g ON g.version_id = v.id \
         WHERE v.document_id = $1 AND v.number = $2 AND v.number >= $3 AND (v.id <> $4 OR g.id = $5) \
         ORDER BY g.id DESC LIMIT 1";
     let number = version.unwrap_or(found.record.version);
@@ -198,6 +200,7 @@ pub(super) async fn find_version(
         first_chunk: columns.take()?,
         chunk_count: columns.take()?,
         generation: columns.take()?,
+        chunker: columns.take::<Option<&str>>()?.map(|json| from_json("chunkings.chunker", json)).transpose()?,
     }))
 }
 
@@ -220,7 +223,7 @@ pub(super) async fn states(
     collection: &CollectionName,
     documents: &[DocumentId],
 ) -> Result<Vec<Option<DocumentState>>, StoreError> {
-    const SQL: &str = "SELECT j.key, d.version, d.content_hash, d.head_hash, g.public_id FROM tenants t \
+    const SQL: &str = "SELECT j.key, d.sequence, d.version, d.content_hash, d.head_hash, g.public_id FROM tenants t \
         CROSS JOIN collections k ON k.tenant_id = t.id CROSS JOIN json_each($3) j \
         CROSS JOIN documents d ON d.collection_id = k.id AND d.name = j.value AND d.chunking_id IS NOT NULL \
         CROSS JOIN generations g ON g.id = d.generation_id WHERE t.name = $1 AND k.name = $2";
@@ -235,6 +238,7 @@ pub(super) async fn states(
         let mut columns = Columns::of(row);
         let index = columns.index()?;
         states[index] = Some(DocumentState {
+            sequence: Sequence(columns.unsigned()?),
             version: columns.unsigned()?,
             content_hash: ContentHash(columns.hash()?),
             head_hash: ContentHash(columns.hash()?),

@@ -7,6 +7,7 @@ mod cursor;
 mod documents;
 mod failure;
 mod group;
+mod known;
 mod log;
 mod open;
 mod plan;

@@ -113,8 +113,8 @@ impl<'a> Planner<'a> {
         let known = case.known.as_ref();
         let live = known.and_then(|known| known.live.as_ref());
         let reuse = reuse(put, place.generation, live);
-        if let (Reuse::All, Some(known)) = (reuse, known) {
-            return Ok(WriteOutcome::Unchanged { version: known.version as u64 });
+        if let (Reuse::All, Some(known), Some(live)) = (reuse, known, live) {
+            return Ok(unchanged(known, live));
         }
         let embeddings = self.embeddings(place, put);
         let id = known.map_or_else(|| next(&mut self.ids.document), |known| known.id);
@@ -346,7 +346,7 @@ impl<'a> Planner<'a> {
             added.push(*chunk);
         }
         if added.is_empty() {
-            return Ok(WriteOutcome::Unchanged { version: known.version as u64 });
+            return Ok(unchanged(known, live));
         }
         let change = CountsRow { generation: live.generation, vectors: added.len() as i64, ..CountsRow::default() };
         let removed = Vec::new();
@@ -370,6 +370,10 @@ struct ChunkOwnerRows {
     document: i64,
     version: i64,
     first_segment: i64,
+}
+
+fn unchanged(known: &Known, live: &Live) -> WriteOutcome {
+    WriteOutcome::Unchanged { version: known.version as u64, sequence: Sequence(live.sequence as u64) }
 }
 
 fn alive<'c>(case: &'c Case<'_>) -> Option<(&'c Known, &'c Live)> {

@@ -39,6 +39,7 @@ pub(super) struct PutColumns {
     pub text_hash: [u8; 16],
     pub shape_hash: [u8; 16],
     pub outline: String,
+    pub chunker: Option<String>,
     pub segments: Vec<Segment>,
     pub chunks: Vec<ChunkColumns>,
 }
@@ -101,7 +102,7 @@ pub(super) fn prepare(write: DocumentWrite) -> Result<Change, StoreError> {
 }
 
 fn prepare_put(put: PutDocument) -> Result<Change, StoreError> {
-    let PutDocument { head, content_hash, head_hash, text, outline, chunks, generation } = put;
+    let PutDocument { head, content_hash, head_hash, text, outline, chunks, chunker, generation } = put;
     let fits = |item: &EmbeddedChunk| item.chunk.span.slice(&text) == Some(item.chunk.text.as_str());
     if !chunks.iter().all(fits) {
         return Err(StoreError::SpanMismatch { document: head.id.to_string() });
@@ -123,6 +124,7 @@ fn prepare_put(put: PutDocument) -> Result<Change, StoreError> {
         text_hash: first_half(blake3::hash(text.as_bytes())),
         shape_hash,
         outline: to_json(&outline),
+        chunker: chunker.as_ref().map(to_json),
         segments: pieces.iter().map(piece).collect(),
         chunks,
     };

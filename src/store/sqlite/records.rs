@@ -11,8 +11,8 @@ use serde::Deserialize;
 use sqlx::SqliteConnection;
 
 use crate::domain::{
-    ByteSpan, Chunk, ChunkId, CollectionName, ContentHash, Document, DocumentHead, DocumentId, Generation, Provenance,
-    Sequence, Timestamp,
+    ByteSpan, Chunk, ChunkId, ChunkerSpec, CollectionName, ContentHash, Document, DocumentHead, DocumentId, Generation,
+    Provenance, Sequence, Timestamp,
 };
 use crate::store::StoreError;
 
@@ -33,7 +33,7 @@ macro_rules! document_json {
     () => {
         "json_array(d.name, k.name, d.title, d.source_uri, d.media_type, d.metadata, d.acl, d.version, \
          hex(d.content_hash), d.generation_id, d.created_at, d.updated_at, d.chunk_count, d.sequence, \
-         (SELECT w.at FROM watermarks w WHERE w.generation_id = d.generation_id AND w.sequence >= d.sequence \
+         (SELECT q.chunker FROM chunkings q WHERE q.id = d.chunking_id), (SELECT w.at FROM watermarks w WHERE w.generation_id = d.generation_id AND w.sequence >= d.sequence \
          ORDER BY w.sequence LIMIT 1))"
     };
 }
@@ -133,6 +133,8 @@ struct DocumentColumns<'a>(
     u64,
     /// Sequence.
     u64,
+    /// Chunker of its own, as JSON.
+    Option<String>,
     /// Indexed.
     Option<i64>,
 );
@@ -148,6 +150,8 @@ pub(super) struct DocumentRecord {
     pub updated_at: Timestamp,
     pub chunk_count: u64,
     pub sequence: Sequence,
+    /// `None`: the generation's.
+    pub chunker: Option<ChunkerSpec>,
     pub indexed_at: Option<Timestamp>,
 }
 
@@ -173,6 +177,7 @@ pub(super) fn read_document(json: &str) -> Result<DocumentRecord, StoreError> {
         updated_at,
         chunk_count,
         sequence,
+        chunker,
         indexed_at,
     ) = from_json("a document", json)?;
     let id = DocumentId::new(&name).map_err(|error| damaged("documents.name", &error.to_string()))?;
@@ -192,6 +197,7 @@ pub(super) fn read_document(json: &str) -> Result<DocumentRecord, StoreError> {
         updated_at: Timestamp(updated_at),
         chunk_count,
         sequence: Sequence(sequence),
+        chunker: chunker.map(|json| from_json("chunkings.chunker", &json)).transpose()?,
         indexed_at: indexed_at.map(Timestamp),
     })
 }
@@ -222,7 +228,7 @@ impl DocumentRecord {
             page: chunk.page,
             heading_path: chunk.heading_path.clone(),
             ordinal: chunk.ordinal,
-            chunker: generation.profile.chunker.clone(),
+            chunker: self.chunker.as_ref().unwrap_or(&generation.profile.chunker).clone(),
             embedder: generation.profile.embedder.clone(),
             generation: generation.id,
             indexed_at: self.indexed_at,

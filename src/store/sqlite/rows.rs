@@ -340,7 +340,7 @@ static VERSIONS: LazyLock<Insert> = LazyLock::new(|| {
 static SEGMENTS: LazyLock<Insert> =
     LazyLock::new(|| Insert::into("segments", &["id", "version_id", "start", "text"], ""));
 static CHUNKINGS: LazyLock<Insert> = LazyLock::new(|| {
-    let columns = ["id", "version_id", "generation_id", "first_chunk", "chunk_count", "shape_hash"];
+    let columns = ["id", "version_id", "generation_id", "first_chunk", "chunk_count", "shape_hash", "chunker"];
     Insert::into("chunkings", &columns, "")
 });
 static CHUNKS: LazyLock<Insert> = LazyLock::new(|| {
@@ -414,7 +414,7 @@ impl SegmentRow<'_> {
 impl ChunkingRow<'_> {
     fn bind(&self, to: &mut Parameters) {
         to.add(self.id).add(self.version).add(self.generation).add(self.first_chunk);
-        to.add_count(self.put.chunks.len()).add(self.put.shape_hash.as_slice());
+        to.add_count(self.put.chunks.len()).add(self.put.shape_hash.as_slice()).add(self.put.chunker.as_deref());
     }
 }
 

@@ -51,6 +51,7 @@ pub(super) struct Live {
     pub chunking: i64,
     pub first_chunk: i64,
     pub chunk_count: i64,
+    pub sequence: i64,
 }
 
 /// A chunk that serves at present.
@@ -99,7 +100,7 @@ pub(super) async fn load_known(
 ) -> Result<Vec<(usize, Known)>, StoreError> {
     const SQL: &str = "SELECT j.key, d.id, d.version, d.first_version, d.created_at, d.chunking_id, d.generation_id, \
         e.id, e.dimensions, d.head_hash, d.content_hash, v.text_hash, g.shape_hash, d.version_id, v.first_segment, \
-        v.segment_count, d.first_chunk, d.chunk_count FROM json_each($1) j \
+        v.segment_count, d.first_chunk, d.chunk_count, d.sequence FROM json_each($1) j \
         CROSS JOIN documents d ON d.collection_id = $2 AND d.name = j.value \
         JOIN versions v ON v.id = d.version_id LEFT JOIN chunkings g ON g.id = d.chunking_id \
         JOIN generations n ON n.id = d.generation_id LEFT JOIN embedders e ON e.id = n.embedder_id";
@@ -134,6 +135,7 @@ fn take_known(columns: &mut Columns<'_>) -> Result<Known, StoreError> {
             segment_count: columns.take()?,
             first_chunk: columns.take()?,
             chunk_count: columns.take()?,
+            sequence: columns.take()?,
         }),
     };
     Ok(Known { id, version, first_version, created_at, live })

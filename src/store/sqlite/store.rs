@@ -22,6 +22,7 @@ use crate::store::{
 };
 
 use super::catalog::NewCollection;
+use super::known::KnownCollections;
 use super::open::{self, Opened, PAGE_BYTES};
 use super::prepare::{Change, prepare, text_bytes};
 use super::readers::Readers;
@@ -38,6 +39,8 @@ const PREPARE_INLINE_BYTES: usize = 256 << 10;
 pub struct SqliteStore {
     readers: Readers,
     generations: Generations,
+    collections: KnownCollections,
+    max_collections_per_tenant: usize,
     /// `None` once closed.
     calls: Mutex<Option<mpsc::Sender<Call>>>,
     queue_limit: usize,
@@ -80,6 +83,8 @@ impl SqliteStore {
         Ok(Self {
             readers: Readers::new(readers),
             generations: Generations::default(),
+            collections: KnownCollections::default(),
+            max_collections_per_tenant: settings.max_collections_per_tenant,
             calls: Mutex::new(Some(sender)),
             queue_limit: settings.write_queue_limit.max(1),
             signals,
@@ -101,6 +106,12 @@ impl SqliteStore {
             None => Ok(()),
             Some(writer) => writer.await.map_err(|_| StoreError::Closed)?,
         }
+    }
+
+    /// As if no collection had been looked up.
+    #[cfg(test)]
+    pub(super) fn forget_collections(&self) {
+        self.collections.forget();
     }
 
     /// True once a write could not be made durable: writing has stopped, reading goes on.
@@ -174,6 +185,11 @@ impl CorpusStore for SqliteStore {
         if let Some(collection) = self.collection(scope, name).await? {
             return Ok(collection);
         }
+        // Several at once may pass this together; the limit is against a flood, not a quota.
+        let limit = self.max_collections_per_tenant;
+        if self.collections(scope).await?.len() >= limit {
+            return Err(StoreError::TooManyCollections { limit });
+        }
         let new = NewCollection { tenant: scope.tenant.clone(), name: name.clone(), profile: profile.clone() };
         self.submit(Request::OpenCollection(new)).await?;
         let created = self.collection(scope, name).await?;
@@ -181,7 +197,14 @@ impl CorpusStore for SqliteStore {
     }
 
     async fn collection(&self, scope: &TenantScope, name: &CollectionName) -> Result<Option<Collection>, StoreError> {
-        catalog::collection(self.readers.lend().await?.connection(), &scope.tenant, name).await
+        if let Some(known) = self.collections.get(&scope.tenant, name) {
+            return Ok(Some(known));
+        }
+        let found = catalog::collection(self.readers.lend().await?.connection(), &scope.tenant, name).await?;
+        if let Some(found) = &found {
+            self.collections.remember(&scope.tenant, found);
+        }
+        Ok(found)
     }
 
     async fn collections(&self, scope: &TenantScope) -> Result<Vec<Collection>, StoreError> {

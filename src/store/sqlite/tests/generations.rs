@@ -33,6 +33,7 @@ async fn a_document_moves_with_its_text_and_each_index_learns_of_it() {
     let old: Collection = store.open(&owner, "c").await;
     store.put(&owner, &ingest).await;
     switch_generation(&fresh).await;
+    fresh.store.forget_collections();
     let ids = ingest.chunk_ids(&owner.tenant);
     let hydrate = || fresh.store.hydrate(&owner, &old.name, &ids, WithEmbeddings::Yes);
     assert_eq!(hydrate().await.unwrap(), [], "a retired generation serves nothing");
