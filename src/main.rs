@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-// Measured against the system's allocator by `cargo bench --bench search`; see ARCHITECTURE.md, Decisions.
+// Keeps what a burst of ingestion frees from staying with the process. Not yet compared with the system's here.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

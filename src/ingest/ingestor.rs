@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use metrics::counter;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::domain::{CollectionName, ContentHash, Degraded, DocumentId, Profile, Sequence, TenantScope};
 use crate::index::{ComputePool, IndexProgress};
@@ -13,6 +14,7 @@ use crate::parse::Parser;
 use crate::store::{CorpusStore, DocumentState, DocumentWrite, PutDocument, WriteOutcome};
 
 use super::embed::Embedding;
+use super::memory::Memory;
 use super::{IncomingDocument, IncomingItem, IngestError, IngestOutcome, IngestSettings, IngestStatus, ItemError};
 
 /// What an [`Ingestor`] is made of.
@@ -32,6 +34,7 @@ pub struct IngestParts {
 
 /// Takes documents in. Cheap to share.
 pub struct Ingestor {
+    pub(super) memory: Memory,
     pub(super) store: Arc<dyn CorpusStore>,
     pub(super) compute: Arc<ComputePool>,
     pub(super) parser: Arc<Parser>,
@@ -55,6 +58,12 @@ pub(super) enum SlotState {
     Ready { document: Box<PutDocument>, degraded: Vec<Degraded> },
 }
 
+/// Slots of a batch, and its place in memory until they are written.
+pub(super) struct Prepared {
+    pub slots: Vec<Slot>,
+    pub room: OwnedSemaphorePermit,
+}
+
 impl Ingestor {
     pub fn new(parts: IngestParts) -> Self {
         Self {
@@ -64,6 +73,7 @@ impl Ingestor {
             parser: parts.parser,
             counters: parts.counters,
             profile: parts.profile,
+            memory: Memory::new(parts.settings.memory_mib),
             settings: parts.settings,
             progress: parts.progress,
         }
@@ -88,8 +98,8 @@ impl Ingestor {
         scope: &TenantScope,
         items: Vec<IncomingItem>,
     ) -> Result<Vec<IngestOutcome>, IngestError> {
-        let slots = self.prepare(scope, items).await?;
-        self.commit(scope, slots).await
+        let prepared = self.prepare(scope, items).await?;
+        self.commit(scope, prepared).await
     }
 
     /// Makes a document and all its versions unreachable, from the next response on. `None`: there is none.
@@ -115,8 +125,9 @@ impl Ingestor {
     pub(super) async fn commit(
         &self,
         scope: &TenantScope,
-        slots: Vec<Slot>,
+        prepared: Prepared,
     ) -> Result<Vec<IngestOutcome>, IngestError> {
+        let Prepared { slots, room: _room } = prepared;
         let mut writes = Vec::with_capacity(slots.len());
         let mut pending = Vec::with_capacity(slots.len());
         for Slot { id, state } in slots {

@@ -11,6 +11,7 @@ mod indexer;
 mod ingestor;
 mod maintenance;
 mod march;
+mod memory;
 mod outcome;
 mod patience;
 mod prepare;

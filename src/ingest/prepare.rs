@@ -16,7 +16,7 @@ use crate::store::{DocumentState, PutDocument, StoreError};
 
 use super::draft::{Draft, Reading};
 use super::embed::{Embedded, Inputs, known};
-use super::ingestor::{Ingestor, Slot, SlotState};
+use super::ingestor::{Ingestor, Prepared, Slot, SlotState};
 use super::patience::Patience;
 use super::recipe::Recipe;
 use super::{DEFAULT_MEDIA_TYPE, IncomingBody, IncomingDocument, IncomingItem, IngestError, ItemError};
@@ -50,11 +50,8 @@ struct Drafted {
 
 impl Ingestor {
     /// One slot for each item, in order.
-    pub(super) async fn prepare(
-        &self,
-        scope: &TenantScope,
-        items: Vec<IncomingItem>,
-    ) -> Result<Vec<Slot>, IngestError> {
+    pub(super) async fn prepare(&self, scope: &TenantScope, items: Vec<IncomingItem>) -> Result<Prepared, IngestError> {
+        let room = self.memory.room_for(&items).await;
         let checked: Vec<Stage<IncomingDocument>> = items.into_iter().map(|item| self.check(item)).collect();
         let recipes = self.recipes(scope, &checked).await?;
         let arrivals = self.arrivals(scope, checked, &recipes).await?;
@@ -65,7 +62,7 @@ impl Ingestor {
             .instrument(debug_span!("ingest.draft"))
             .await;
         let embedded = self.embed_drafts(scope, &drafted).instrument(debug_span!("ingest.embed")).await?;
-        Ok(drafted.into_iter().map(|stage| ready(stage, &embedded)).collect())
+        Ok(Prepared { slots: drafted.into_iter().map(|stage| ready(stage, &embedded)).collect(), room })
     }
 
     fn check(&self, item: IncomingItem) -> Stage<IncomingDocument> {

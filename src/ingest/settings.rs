@@ -22,8 +22,12 @@ pub struct IngestSettings {
     /// company.
     pub batch_linger_ms: u64,
     /// Batches of one stream that are parsed, chunked and embedded at the same time. 4: the embedder has the next
-    /// one at hand while the one before is being written. Times `batch_bytes` this bounds the memory of a stream.
+    /// one at hand while the one before is being written.
     pub batches_in_flight: usize,
+    /// Memory for documents on their way into the store, over all requests, in MiB; more of them wait. A document
+    /// counts several times its size, for its text, its chunks and what is embedded of it. 256: the largest document
+    /// that the limits allow fits.
+    pub memory_mib: u32,
     /// Documents of one batch that are parsed at the same time. 4: more than cores, since a parser also waits.
     pub documents_in_flight: usize,
     /// Texts in one call to the embedder. 32: enough to sort by length, short enough that a query does not wait long.
@@ -115,6 +119,7 @@ impl Default for IngestSettings {
             batch_bytes: 1 << 20,
             batch_linger_ms: 20,
             batches_in_flight: 4,
+            memory_mib: 256,
             documents_in_flight: 4,
             embed_call_inputs: 32,
             embed_calls_in_flight: 4,

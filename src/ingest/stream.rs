@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::domain::{CollectionName, DocumentId, ErrorKind, Sequence, TenantScope};
 
-use super::ingestor::Slot;
+use super::ingestor::Prepared;
 use super::{IncomingItem, IngestError, IngestOutcome, IngestStatus, Ingestor};
 
 /// What became of a stream.
@@ -59,7 +59,7 @@ struct Forming {
 /// A batch that is being prepared.
 struct InFlight {
     keys: HashSet<Key>,
-    slots: AbortOnDropHandle<Result<Vec<Slot>, IngestError>>,
+    prepared: AbortOnDropHandle<Result<Prepared, IngestError>>,
 }
 
 impl Ingestor {
@@ -126,17 +126,17 @@ impl Ingestor {
     fn launch(self: &Arc<Self>, scope: &TenantScope, forming: Forming) -> InFlight {
         let (ingestor, scope) = (Arc::clone(self), scope.clone());
         let preparing = async move { ingestor.prepare(&scope, forming.items).await };
-        InFlight { keys: forming.keys, slots: AbortOnDropHandle::new(tokio::spawn(preparing)) }
+        InFlight { keys: forming.keys, prepared: AbortOnDropHandle::new(tokio::spawn(preparing)) }
     }
 
     async fn settle(
         &self,
         scope: &TenantScope,
-        slots: Result<Vec<Slot>, IngestError>,
+        prepared: Result<Prepared, IngestError>,
         report: &mut StreamReport,
         on_outcome: &mut (impl FnMut(u64, &IngestOutcome) + Send),
     ) -> Result<(), IngestError> {
-        for outcome in self.commit(scope, slots?).await? {
+        for outcome in self.commit(scope, prepared?).await? {
             on_outcome(report.total(), &outcome);
             report.add(outcome, self.settings.failures_listed);
         }
@@ -145,9 +145,9 @@ impl Ingestor {
 }
 
 // Pending forever while there is none, which `select!` never asks for.
-async fn oldest(in_flight: &mut VecDeque<InFlight>) -> Result<Vec<Slot>, IngestError> {
+async fn oldest(in_flight: &mut VecDeque<InFlight>) -> Result<Prepared, IngestError> {
     match in_flight.front_mut() {
-        Some(batch) => (&mut batch.slots).await.unwrap_or(Err(IngestError::Panicked)),
+        Some(batch) => (&mut batch.prepared).await.unwrap_or(Err(IngestError::Panicked)),
         None => std::future::pending().await,
     }
 }
