@@ -42,6 +42,7 @@ async fn main() -> anyhow::Result<()> {
     let queries = feed::queries(&passages);
     let folder = build_folder()?;
 
+    let empty_mib = resident_when_empty().await?;
     let server = server::Server::start(&folder.join(format!("bench/data-{wanted}")))?;
     let mut results = BTreeMap::new();
     let ingest = feed::ingest(&server, &passages).await?;
@@ -49,8 +50,8 @@ async fn main() -> anyhow::Result<()> {
     results.insert("ingest".to_owned(), ingest.as_json());
     server.settle().await?;
     println!(
-        "{:<18} {:>8} {:>8} {:>8} {:>9} {:>13}",
-        "mode, clients", "p50 ms", "p95 ms", "p99 ms", "queries/s", "CPU ms/query"
+        "{:<18} {:>8} {:>8} {:>8} {:>9} {:>13} {:>10}",
+        "mode, clients", "p50 ms", "p95 ms", "p99 ms", "queries/s", "CPU ms/query", "over parts"
     );
     for (name, mode, reranks) in MODES {
         for clients in CLIENTS {
@@ -63,10 +64,27 @@ async fn main() -> anyhow::Result<()> {
         }
     }
     let resident_mib = server.resident_mib()?;
-    println!("resident memory of the server with its models: {resident_mib:.0} MiB");
+    let beside_mib = resident_mib - empty_mib;
+    println!("resident memory: {resident_mib:.0} MiB, {beside_mib:.0} MiB more than without documents");
     results.insert("resident_mib".to_owned(), json!(resident_mib));
+    results.insert("resident_beside_models_mib".to_owned(), json!(beside_mib));
+    let recall = ask::recall_at_10(&server, &queries, 300).await?;
+    println!("recall@10 of the vector leg against its exact search: {recall:.4} over 300 queries");
+    results.insert("recall_at_10".to_owned(), json!(recall));
+    let embed_cpu_ms = feed::query_embedding_cpu_ms(&queries).await?;
+    println!("CPU of embedding one query: {embed_cpu_ms:.2} ms");
+    results.insert("query_embedding_cpu_ms".to_owned(), json!(embed_cpu_ms));
     server.stop().await?;
     compare_and_keep(&folder.join(format!("bench/search-{wanted}.json")), &json!(results))
+}
+
+/// Resident memory of a server with its models and no documents.
+async fn resident_when_empty() -> anyhow::Result<f64> {
+    let folder = tempfile::tempdir()?;
+    let server = server::Server::start(&folder.path().join("data"))?;
+    let resident_mib = server.resident_mib()?;
+    server.stop().await?;
+    Ok(resident_mib)
 }
 
 /// Prints the ratio of every number to the run before, then keeps this run.

@@ -51,7 +51,7 @@ pub struct TelemetrySettings {
 
 impl Default for TelemetrySettings {
     fn default() -> Self {
-        Self { log_format: LogFormat::Auto, log_filter: "info,tantivy=warn,sqlx=warn,ort=warn".to_owned() }
+        Self { log_format: LogFormat::Auto, log_filter: "info,tantivy=error,sqlx=warn,ort=warn".to_owned() }
     }
 }
 
@@ -162,10 +162,40 @@ fn install() -> Result<PrometheusHandle, String> {
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| error.to_string())?;
     metrics::gauge!("plumb_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    metrics::describe_gauge!("process_resident_memory_bytes", "Memory held by the process");
-    metrics::describe_gauge!("process_cpu_seconds_total", "CPU time used by the process, user and system");
+    for (name, help) in GAUGES {
+        metrics::describe_gauge!(name, help);
+    }
+    for (name, help) in COUNTERS {
+        metrics::describe_counter!(name, help);
+    }
+    for (name, help) in HISTOGRAMS {
+        metrics::describe_histogram!(name, metrics::Unit::Seconds, help);
+    }
     Ok(handle)
 }
+
+const GAUGES: [(&str, &str); 5] = [
+    ("plumb_build_info", "Always 1; the version is a label"),
+    ("plumb_http_requests_in_flight", "Requests being worked on"),
+    ("plumb_index_visible_sequence", "Operation up to which every search sees the truth"),
+    ("process_cpu_seconds_total", "CPU time used by the process, user and system"),
+    ("process_resident_memory_bytes", "Memory held by the process"),
+];
+const COUNTERS: [(&str, &str); 7] = [
+    ("plumb_http_requests_total", "Requests by route, method and status"),
+    ("plumb_index_failures_total", "Times that an index could not follow the truth"),
+    ("plumb_index_operations_total", "Operations handed to the indexes"),
+    ("plumb_ingest_documents_total", "Documents by what became of them"),
+    ("plumb_ingest_embeddings_made_total", "Vectors that were computed"),
+    ("plumb_ingest_embeddings_reused_total", "Vectors that an equal text had already"),
+    ("plumb_search_degraded_total", "Searches that left a stage out, by stage and reason"),
+];
+const HISTOGRAMS: [(&str, &str); 4] = [
+    ("plumb_http_request_duration_seconds", "From the head of a request to its response"),
+    ("plumb_index_commit_seconds", "Making what was indexed searchable"),
+    ("plumb_search_seconds", "A whole search, by mode"),
+    ("plumb_search_stage_seconds", "One stage of a search"),
+];
 
 // From a lexical search (under a millisecond) to an answer of a slow model.
 const SECONDS: [f64; 16] =

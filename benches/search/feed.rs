@@ -91,6 +91,19 @@ async fn alone(passages: &[Value]) -> anyhow::Result<f64> {
     Ok(texts.len() as f64 / start.elapsed().as_secs_f64())
 }
 
+/// Processor time of embedding one query in this process, milliseconds.
+pub async fn query_embedding_cpu_ms(queries: &[String]) -> anyhow::Result<f64> {
+    let config = Config::for_tests()?;
+    let models: Models = plumb::app::models(&config)?;
+    let embedder = models.load_embedder(&models.load_runtime()?, &config.inference)?;
+    let count = queries.len().min(500);
+    let before = plumb::telemetry::cpu_time();
+    for query in &queries[..count] {
+        embedder.embed(vec![query.clone()], InputKind::Query).await?;
+    }
+    Ok((plumb::telemetry::cpu_time() - before).as_secs_f64() * 1e3 / count as f64)
+}
+
 impl Ingested {
     fn per_second(&self) -> f64 {
         self.accepted as f64 / self.seconds

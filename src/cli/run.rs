@@ -72,7 +72,7 @@ fn start_logging(config: &mut Config, global: &Global, command: &Command) -> any
     let serves = matches!(command, Command::Serve(_) | Command::Quickstart(_));
     match global.verbose {
         0 if serves => {}
-        0 => config.log.log_filter = "warn".to_owned(),
+        0 => config.log.log_filter = "warn,tantivy=error".to_owned(),
         1 => config.log.log_filter = "info,plumb=debug".to_owned(),
         _ => config.log.log_filter = "trace".to_owned(),
     }

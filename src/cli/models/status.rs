@@ -73,7 +73,7 @@ fn glance(entry: &ModelEntry, models_dir: &Path) -> (String, u64) {
     let there = files.iter().filter(|file| size(&dir.join(file.name)) == file.bytes).count();
     let state = match there {
         0 => "not fetched",
-        _ if there == files.len() => "ready",
+        _ if there == files.len() => "present",
         _ => "incomplete",
     };
     (state.to_owned(), files.iter().map(|file| size(&dir.join(file.name))).sum())

@@ -14,7 +14,7 @@ use crate::http::params::Params;
 use crate::http::problem::{FieldError, Problem, ProblemKind};
 use crate::http::state::AppState;
 use crate::http::wire::{
-    BatchItemBody, ModeBody, SearchBatchBody, SearchBatchRequestBody, SearchBody, SearchRequestBody,
+    BatchItemBody, ModeBody, SearchBatchBody, SearchBatchRequestBody, SearchBody, SearchRequestBody, rounded,
 };
 
 /// Most principals that one request may name.
@@ -107,7 +107,7 @@ pub(in crate::http) async fn post_search_batch(
         Ok(result) => BatchItemBody::Result(Box::new(result)),
         Err(problem) => BatchItemBody::Problem(Box::new(problem.into_body(call.trace()))),
     };
-    let took_ms = call.context.taken_at.elapsed().as_secs_f64() * 1e3;
+    let took_ms = rounded(call.context.taken_at.elapsed().as_secs_f64() * 1e3);
     let trace_id = call.trace().to_string();
     Ok(Json(SearchBatchBody { trace_id, took_ms, results: outcomes.into_iter().map(item).collect() }))
 }

@@ -16,6 +16,6 @@ pub(super) use document::{ChunkBody, ChunksBody, DeletedBody, DocumentBody, Docu
 pub(super) use ingest::{DocumentInput, DocumentsInput, IngestBody, IngestedBody, ItemStatus, metadata_of};
 pub(super) use provenance::{ProvenanceBody, time};
 pub(super) use search::{
-    BatchItemBody, HitBody, ModeBody, SearchBatchBody, SearchBatchRequestBody, SearchBody, SearchRequestBody,
+    BatchItemBody, HitBody, ModeBody, SearchBatchBody, SearchBatchRequestBody, SearchBody, SearchRequestBody, rounded,
 };
 pub(super) use status::{LimitsBody, ReadyBody, VersionInfoBody};
