@@ -7,8 +7,8 @@ use plumb::eval::{Half, LabelledCollection, Qrels};
 /// A labelled collection with its halves.
 pub struct Collection {
     pub name: String,
-    /// True if it lies in the repository, so that it can be run anywhere.
-    pub is_committed: bool,
+    /// True if it takes minutes to embed, so that it runs only when it is asked for.
+    pub is_large: bool,
     pub root: PathBuf,
     /// Split whose queries are reported.
     split: &'static str,
@@ -64,7 +64,7 @@ pub fn all() -> Vec<Collection> {
     let retrieval = corpora.join("retrieval");
     let plain = |name: &str, root: PathBuf| Collection {
         name: name.to_owned(),
-        is_committed: false,
+        is_large: false,
         root,
         split: "test",
         tuning_split: None,
@@ -74,7 +74,7 @@ pub fn all() -> Vec<Collection> {
         published_bm25: None,
     };
     let mut all = vec![
-        Collection { whole: true, is_committed: true, ..plain("tiny", committed.join("corpora/tiny")) },
+        Collection { whole: true, ..plain("tiny", committed.join("corpora/tiny")) },
         Collection {
             tuning_split: Some("train"),
             published_bm25: Some(0.6789),
@@ -89,7 +89,7 @@ pub fn all() -> Vec<Collection> {
         most_queries: Some(SMOKE_QUERIES),
         ..plain(&format!("xquad-{language}"), retrieval.join("xquad"))
     }));
-    all.push(plain("squad-mid", retrieval.join("squad-mid")));
+    all.push(Collection { is_large: true, ..plain("squad-mid", retrieval.join("squad-mid")) });
     all
 }
 

@@ -27,6 +27,8 @@ use crate::store::{CorpusStore, DataDirectory, OperationLog, SqliteStore, StoreE
 use crate::telemetry::{Metrics, TelemetryError};
 use crate::text::chunker_spec;
 
+/// Time between two looks for chunks without vectors. 5 min: a look costs a query for each collection.
+const BACKFILL_EVERY: Duration = Duration::from_secs(300);
 /// Time between two foldings of recorded samples. 5 s: at a thousand searches a second some 60,000 samples wait.
 const FOLD_EVERY: Duration = Duration::from_secs(5);
 /// Longest wait for indexes to reach the end of the log when a caller asks for that.
@@ -416,8 +418,16 @@ fn gateway(config: &Config) -> Result<Gateway, AppError> {
     })
 }
 
-/// Embeds what was stored while no embedder was at hand, one collection after the other.
+/// Embeds what was stored without vectors, now and from time to time: the embedder may be busy today and free tomorrow.
 async fn backfill(store: Arc<SqliteStore>, ingestor: Arc<Ingestor>) {
+    loop {
+        backfill_once(&store, &ingestor).await;
+        tokio::time::sleep(BACKFILL_EVERY).await;
+    }
+}
+
+/// One collection after the other.
+async fn backfill_once(store: &SqliteStore, ingestor: &Ingestor) {
     let owned = match store.generations().await {
         Ok(owned) => owned,
         Err(error) => return tracing::warn!(%error, "cannot look for missing embeddings"),
