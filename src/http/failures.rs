@@ -44,7 +44,9 @@ impl From<SearchError> for Problem {
             SearchError::VectorDimensions { .. } | SearchError::NotAVector => {
                 Self::fields(vec![FieldError::new("/vector", error.to_string())])
             }
-            SearchError::NoVectors { .. } => Self::fields(vec![FieldError::new("/mode", error.to_string())]),
+            SearchError::NoVectors { .. } | SearchError::UnreadScript => {
+                Self::fields(vec![FieldError::new("/mode", error.to_string())])
+            }
             SearchError::UnknownCollection { .. }
             | SearchError::IndexLagging { .. }
             | SearchError::Opening { .. }

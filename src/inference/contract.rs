@@ -28,6 +28,11 @@ pub trait Embedder: Send + Sync {
     /// Longest input in tokens, special tokens not counted.
     fn max_tokens(&self) -> usize;
 
+    /// False if the text is written in a script that the model does not know: its vector would be noise.
+    fn reads(&self, _text: &str) -> bool {
+        true
+    }
+
     /// One vector for each input, in order. A caller that drops the future takes its inputs out of the queue.
     async fn embed(&self, inputs: Vec<String>, kind: InputKind) -> Result<Vec<Vec<f32>>, InferenceError>;
 }
@@ -66,6 +71,11 @@ pub struct RerankQuery {
 pub trait Reranker: Send + Sync {
     /// Name and revision, as shown in explanations.
     fn name(&self) -> &str;
+
+    /// False if the text is written in a script that the model does not know: its scores would be noise.
+    fn reads(&self, _text: &str) -> bool {
+        true
+    }
 
     /// One score for each passage, in order. Past `deadline` it gives up with [`InferenceError::Deadline`].
     async fn rerank(

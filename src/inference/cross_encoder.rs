@@ -13,6 +13,7 @@ use super::files::ModelFiles;
 use super::manifest::{Activation, LogitHead, ModelEntry, RerankerFacts};
 use super::pooling::Extract;
 use super::queue::{Lane, ModelQueue, QueueLimits};
+use super::scripts::Scripts;
 use super::session::OnnxSession;
 use super::tokenizer::TextTokenizer;
 use super::{InferenceError, Runtime};
@@ -23,6 +24,7 @@ pub struct OnnxCrossEncoder {
     model: String,
     facts: RerankerFacts,
     tokenizer: Arc<TextTokenizer>,
+    scripts: Scripts,
     queue: ModelQueue,
 }
 
@@ -43,8 +45,9 @@ impl OnnxCrossEncoder {
         let logits = session.run(&[&row], |output| super::pooling::extract(&output, &[&row], Extract::Plain))?;
         facts.score(&logits[0]).map_err(unusable)?;
         let queue = ModelQueue::start(&entry.name, vec![session], limits)?;
+        let scripts = Scripts::named(&entry.scripts).map_err(unusable)?;
         let name = format!("{}@{}+{}", entry.name, entry.revision, files.variant);
-        Ok(Self { name, model: entry.name.clone(), facts, tokenizer: Arc::new(tokenizer), queue })
+        Ok(Self { name, model: entry.name.clone(), facts, tokenizer: Arc::new(tokenizer), scripts, queue })
     }
 
     async fn scores(&self, query: &str, passages: &[RerankPassage]) -> Result<Vec<f32>, InferenceError> {
@@ -65,6 +68,10 @@ impl OnnxCrossEncoder {
 impl Reranker for OnnxCrossEncoder {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn reads(&self, text: &str) -> bool {
+        self.scripts.read(text)
     }
 
     async fn rerank(

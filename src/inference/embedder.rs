@@ -11,6 +11,7 @@ use super::files::ModelFiles;
 use super::manifest::{EmbedderFacts, ModelEntry};
 use super::pooling::{Extract, normalize};
 use super::queue::{Lane, ModelQueue, QueueLimits};
+use super::scripts::Scripts;
 use super::session::{OnnxSession, Row};
 use super::tokenizer::{ModelTokenCounter, TextTokenizer};
 use super::{InferenceError, Runtime};
@@ -24,6 +25,7 @@ pub struct OnnxEmbedder {
     facts: EmbedderFacts,
     tokenizer: Arc<TextTokenizer>,
     max_tokens: usize,
+    scripts: Scripts,
     queue: ModelQueue,
 }
 
@@ -60,7 +62,8 @@ impl OnnxEmbedder {
             FileHashes { onnx: &files.onnx.sha256, tokenizer: &files.tokenizer.sha256, variant: files.variant };
         let spec = spec(entry, &facts, &hashes);
         let queue = ModelQueue::start(&entry.name, sessions, threads.limits)?;
-        Ok(Self { spec, facts, tokenizer: Arc::new(tokenizer), max_tokens, queue })
+        let scripts = Scripts::named(&entry.scripts).map_err(unusable)?;
+        Ok(Self { spec, facts, tokenizer: Arc::new(tokenizer), max_tokens, scripts, queue })
     }
 
     /// Counts tokens as this embedder does.
@@ -102,6 +105,10 @@ impl Embedder for OnnxEmbedder {
 
     fn max_tokens(&self) -> usize {
         self.max_tokens
+    }
+
+    fn reads(&self, text: &str) -> bool {
+        self.scripts.read(text)
     }
 
     async fn embed(&self, inputs: Vec<String>, kind: InputKind) -> Result<Vec<Vec<f32>>, InferenceError> {

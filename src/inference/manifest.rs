@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::InferenceError;
 use super::export::ExportRecipe;
+use super::scripts::Scripts;
 
 /// The manifest that ships with the program.
 const BUILT_IN: &str = include_str!("../../models/manifest.toml");
@@ -104,6 +105,10 @@ pub struct ModelEntry {
     /// Longest input in tokens, special tokens counted.
     #[serde(default)]
     pub max_tokens: usize,
+    /// Scripts that the model was trained on, such as `Latin`; left out: all. Hybrid searches leave a model out that
+    /// cannot read the query, and say so.
+    #[serde(default)]
+    pub scripts: Vec<String>,
     /// Name of the graph's output to read; without it the usual names are tried, then the first is taken.
     pub output: Option<String>,
     pub embedder: Option<EmbedderFacts>,
@@ -336,6 +341,7 @@ impl ModelEntry {
         if !facts {
             return Err(format!("the table `{missing}` is missing"));
         }
+        Scripts::named(&self.scripts)?;
         if self.role != Role::Runtime && self.max_tokens == 0 {
             return Err("`max_tokens` is missing".to_owned());
         }

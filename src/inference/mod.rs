@@ -14,6 +14,7 @@ mod pooling;
 mod queue;
 mod rescorer;
 mod runtime;
+mod scripts;
 mod session;
 mod settings;
 mod sparse;

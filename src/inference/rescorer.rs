@@ -219,6 +219,10 @@ impl Reranker for SparseDenseRescorer {
         &self.name
     }
 
+    fn reads(&self, text: &str) -> bool {
+        self.sparse.scripts.read(text)
+    }
+
     async fn rerank(
         &self,
         scope: &TenantScope,

@@ -14,6 +14,7 @@ use super::files::{ModelFiles, read_pinned};
 use super::manifest::{ModelEntry, PassageGraph, Precision, SparseFacts};
 use super::pooling::{Extract, extract};
 use super::queue::{Lane, ModelQueue, QueueLimits};
+use super::scripts::Scripts;
 use super::session::{OnnxSession, Row};
 use super::sparse_vector::SparseVector;
 use super::token_states::TokenStates;
@@ -22,6 +23,7 @@ use super::{InferenceError, Runtime};
 
 /// A sparse encoder in this process.
 pub(super) struct SparseEncoder {
+    pub scripts: Scripts,
     /// Name and revision.
     pub name: String,
     /// Changes whenever a passage's kept form changes.
@@ -93,6 +95,7 @@ impl SparseEncoder {
         };
         let parts: Vec<&[u8]> = hashed.iter().map(String::as_bytes).collect();
         Ok(Self {
+            scripts: Scripts::named(&entry.scripts).map_err(|detail| unusable(&detail))?,
             name: format!("{}@{}+{}", entry.name, entry.revision, files.variant),
             fingerprint: Fingerprint(hash_parts(&parts)),
             model: entry.name.clone(),

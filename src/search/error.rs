@@ -25,6 +25,8 @@ pub enum SearchError {
     NoVectors { collection: String },
     #[error("no embedder is at hand that made the vectors of collection \"{collection}\"; give a query vector")]
     EmbedderUnavailable { collection: String },
+    #[error("the embedder cannot read the script that the query is written in")]
+    UnreadScript,
     #[error("the compute queue is full ({limit} waiting)")]
     Overloaded { limit: usize, retry_after_ms: u64 },
     #[error("a search panicked")]
@@ -40,9 +42,11 @@ pub enum SearchError {
 impl SearchError {
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::EmptyQuery | Self::VectorDimensions { .. } | Self::NotAVector | Self::NoVectors { .. } => {
-                ErrorKind::Unprocessable
-            }
+            Self::EmptyQuery
+            | Self::VectorDimensions { .. }
+            | Self::NotAVector
+            | Self::NoVectors { .. }
+            | Self::UnreadScript => ErrorKind::Unprocessable,
             Self::UnknownCollection { .. } => ErrorKind::NotFound,
             Self::IndexLagging { .. }
             | Self::Opening { .. }
@@ -72,6 +76,7 @@ impl SearchError {
         match self {
             Self::EmptyQuery => "no_text",
             Self::NoVectors { .. } => "no_vectors",
+            Self::UnreadScript => "script",
             Self::EmbedderUnavailable { .. } => "embedder_unavailable",
             Self::Overloaded { .. } => "overloaded",
             Self::Inference(InferenceError::Overloaded { .. }) => "overloaded",

@@ -211,6 +211,10 @@ impl Searcher {
         let Some(embedder) = embedder else {
             return Err(SearchError::EmbedderUnavailable { collection: collection() }.into());
         };
+        // Asked for by itself, it is what the caller wants to see.
+        if request.query.mode == Mode::Hybrid && !embedder.reads(&request.input.text) {
+            return Err(SearchError::UnreadScript.into());
+        }
         let (scope, cache) = (request.scope, self.query_cache.as_deref());
         if let Some(vector) = cache.and_then(|cache| cache.get(scope, &request.input.text)) {
             return Ok(Ran { value: vector, took_ms: ms_since(start) });

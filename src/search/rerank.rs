@@ -68,6 +68,10 @@ impl Searcher {
             report.degrade("rerank", "unavailable");
             return unchanged;
         };
+        if !reranker.reads(&request.input.text) {
+            report.degrade("rerank", "script");
+            return unchanged;
+        }
         let start = Instant::now();
         let wanted = request.query.rerank.depth.min(survivors.len());
         let until = request.plan.work_until;

@@ -79,6 +79,11 @@ impl Embedder for HashingEmbedder {
         256
     }
 
+    /// Everything but Greek.
+    fn reads(&self, text: &str) -> bool {
+        !text.chars().any(|c| ('α'..='ω').contains(&c))
+    }
+
     async fn embed(&self, inputs: Vec<String>, kind: InputKind) -> Result<Vec<Vec<f32>>, InferenceError> {
         let model = || self.spec.name.clone();
         if self.absent.load(Ordering::SeqCst) {

@@ -194,6 +194,23 @@ async fn another_tenant_finds_nothing_and_cannot_tell_that_there_is_something() 
 }
 
 #[tokio::test]
+async fn a_query_in_a_script_that_the_embedder_cannot_read_is_answered_by_words() {
+    let dir = tempdir().unwrap();
+    let bed = sea(dir.path()).await;
+    let ask = async |mode| {
+        let overrides = QueryOverrides { mode: Some(mode), ..QueryOverrides::default() };
+        bed.search("φάλαινα whale", overrides).await.unwrap()
+    };
+
+    let hybrid = ask(Mode::Hybrid).await;
+    let vector = ask(Mode::Vector).await;
+
+    assert_eq!((documents(&hybrid)[0].as_str(), degraded(&hybrid)), ("whale", vec!["vector:script".to_owned()]));
+    assert!(vector.degraded.is_empty() && !vector.hits.is_empty(), "who asks for vectors gets them");
+    bed.close().await;
+}
+
+#[tokio::test]
 async fn without_an_embedder_hybrid_answers_by_words_and_says_so() {
     let dir = tempdir().unwrap();
     sea(dir.path()).await.close().await;

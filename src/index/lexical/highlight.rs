@@ -10,8 +10,8 @@ use super::language::Language;
 /// A query, ready to be found in many passages.
 pub(super) struct Marker<'a> {
     forms: HashSet<&'a str>,
-    /// First characters of the forms: few words of a passage have to be stemmed to know that they are none of them.
-    initials: HashSet<char>,
+    /// Beginnings of the forms: few words of a passage have to be stemmed to know that they are none of them.
+    beginnings: HashSet<[u8; 2]>,
     identifiers: HashSet<&'a str>,
     languages: &'a [Language],
     /// True if stems may begin otherwise than their words.
@@ -23,7 +23,7 @@ impl<'a> Marker<'a> {
     pub(super) fn new(query: &'a QueryTerms, languages: &'a [Language]) -> Self {
         let forms: HashSet<&str> = query.words.iter().flat_map(|word| &word.forms).map(String::as_str).collect();
         Self {
-            initials: forms.iter().filter_map(|form| initial(form)).collect(),
+            beginnings: forms.iter().map(|form| beginning(form)).collect(),
             forms,
             identifiers: query.identifiers.iter().map(|identifier| identifier.folded.as_str()).collect(),
             strips_prefixes: languages.iter().any(|language| language.strips_prefixes()),
@@ -55,15 +55,20 @@ impl<'a> Marker<'a> {
     }
 
     fn names(&self, folded: &str) -> bool {
-        // Accents are taken off after stemming, so only a plain word begins as its stem does.
-        let is_plain = folded.is_ascii() && !self.strips_prefixes;
-        let near = !is_plain || initial(folded).is_some_and(|first| self.initials.contains(&first));
+        // Accents are taken off after stemming, and short words change from the front (dying, die): of longer plain
+        // ones the stem begins as the word does.
+        let is_plain = folded.len() > SHORT_BYTES && folded.is_ascii() && !self.strips_prefixes;
+        let near = !is_plain || self.beginnings.contains(&beginning(folded));
         near && self.languages.iter().any(|language| self.forms.contains(stem(*language, folded).as_ref()))
     }
 }
 
-fn initial(word: &str) -> Option<char> {
-    word.chars().next()
+/// Words up to this length are always stemmed.
+const SHORT_BYTES: usize = 5;
+
+fn beginning(word: &str) -> [u8; 2] {
+    let bytes = word.as_bytes();
+    [0, 1].map(|at| bytes.get(at).copied().unwrap_or(0))
 }
 
 fn joined(mut ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {

@@ -182,8 +182,8 @@ impl LexicalIndex for TantivyIndex {
 
     fn highlights(&self, text: &str, passages: &[&str]) -> Vec<Vec<Range<usize>>> {
         let snapshot = self.snapshot.load_full();
-        let query = self.analyzer.query(text, &snapshot.languages);
-        let marker = Marker::new(&query, &snapshot.languages);
+        let query = self.analyzer.query(text, &snapshot.common_languages);
+        let marker = Marker::new(&query, &snapshot.common_languages);
         passages.iter().map(|passage| marker.mark(passage)).collect()
     }
 

@@ -3,7 +3,7 @@
 //! A snapshot never changes. Statistics count removed chunks until their segment is merged, as in every engine of
 //! this kind; whether a chunk is returned is decided by the set of live ones.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -20,6 +20,10 @@ use super::facts::Fact;
 use super::language::Language;
 use super::schema::{CHUNK_HIGH, CHUNK_LOW, Fields, joined};
 
+/// A language is common if one in so many chunks is written in it. Detectors take a few of a hundred short texts for
+/// something exotic, and stemming in twenty languages would cost more than the search.
+const COMMON_SHARE: u64 = 50;
+
 /// The fields whose words are scored, in the order of [`TextIndex`] arrays.
 pub(super) const TEXT_FIELD_COUNT: usize = 3;
 
@@ -33,6 +37,8 @@ pub(super) struct Snapshot {
     pub mean_lengths: [f32; TEXT_FIELD_COUNT],
     /// Languages that documents are stemmed in, ascending.
     pub languages: Vec<Language>,
+    /// Of these, the ones that more than a few chunks are written in.
+    pub common_languages: Vec<Language>,
     pub segments: Vec<Segment>,
     /// Newest last.
     pub narrowed: Mutex<Vec<(String, Arc<Narrowed>)>>,
@@ -82,19 +88,31 @@ impl Snapshot {
             .map(|reader| Segment::open(reader, fields, known))
             .collect::<Result<_, TantivyError>>()?;
         let total = segments.iter().map(|segment| u64::from(segment.reader.max_doc())).sum();
-        let mut languages = Vec::new();
+        let mut counts: BTreeMap<Language, u64> = BTreeMap::new();
         for segment in &segments {
-            languages.extend(segment.languages()?);
+            for (language, chunks) in segment.languages()? {
+                *counts.entry(language).or_default() += chunks;
+            }
         }
-        languages.sort_unstable();
-        languages.dedup();
+        let is_common = |(_, chunks): &(&Language, &u64)| **chunks * COMMON_SHARE >= total;
+        let common_languages = counts.iter().filter(is_common).map(|(language, _)| *language).collect();
+        let languages = counts.into_keys().collect();
         let mean_length = |text: usize| {
             let tokens: u64 = segments.iter().map(|segment| segment.texts[text].inverted.total_num_tokens()).sum();
             tokens as f32 / (total as f32).max(1.0)
         };
         let mean_lengths = std::array::from_fn(mean_length);
         let live = searcher.num_docs();
-        Ok(Self { sequence, live, total, mean_lengths, languages, segments, narrowed: Mutex::default() })
+        Ok(Self {
+            sequence,
+            live,
+            total,
+            mean_lengths,
+            languages,
+            common_languages,
+            segments,
+            narrowed: Mutex::default(),
+        })
     }
 
     /// How many live chunks this document has.
@@ -175,12 +193,14 @@ impl Segment {
         }
     }
 
-    fn languages(&self) -> Result<Vec<Language>, TantivyError> {
+    /// Every language with its number of chunks, removed ones included.
+    fn languages(&self) -> Result<Vec<(Language, u64)>, TantivyError> {
         let mut languages = Vec::new();
         let inverted = self.reader.inverted_index(self.fields.language)?;
         let mut codes = inverted.terms().stream()?;
         while codes.advance() {
-            languages.push(Language::of(std::str::from_utf8(codes.key()).unwrap_or_default()));
+            let language = Language::of(std::str::from_utf8(codes.key()).unwrap_or_default());
+            languages.push((language, u64::from(codes.value().doc_freq)));
         }
         Ok(languages)
     }
