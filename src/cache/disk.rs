@@ -1,46 +1,46 @@
-//! The cache on disk, in sled: content-addressed, keyed by tenant, bounded by generations.
+//! The cache on disk: content-addressed, keyed by tenant, bounded by generations.
 //!
-//! Two trees: *young* takes every write; when it holds half the bound it becomes *old* and the former old one is
-//! dropped whole. A hit in old is copied to young. So what was used lately stays (within a factor of two of LRU)
-//! and eviction costs nothing per entry.
+//! The *young* generation takes every write; when it holds half the bound it becomes the *old* one and the former
+//! old one is deleted whole. A hit in old is copied to young. So what was used lately stays (within a factor of two
+//! of LRU) and eviction costs nothing per entry.
 //!
-//! Never put here what cannot be made again: sled's flush does not survive a power cut.
+//! Never put here what cannot be made again: nothing is written through to the disk, and sled's flush does not
+//! survive a power cut.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tracing::warn;
 
 use crate::domain::TenantScope;
 
-use super::entry::{key_bytes, seal, tenant_prefix, unseal};
+use super::entry::{key_bytes, tenant_prefix};
+use super::generation::{Generation, delete_strays};
 use super::{CacheError, CacheKey, CacheSettings};
 
-/// Generations that a directory may hold before a new name is tried for one that was moved aside.
+/// Directories moved aside before no further name is tried.
 const MAX_ASIDE: u32 = 1_000;
 /// Where the number of the young generation is kept.
 const GENERATION_KEY: &[u8] = b"generation";
-/// Longest value taken: larger ones would fill whole segments of the storage engine.
-const MAX_VALUE_BYTES: usize = 4 << 20;
+/// Longest value taken; one that is longer would push out too many others.
+pub(super) const MAX_VALUE_BYTES: usize = 4 << 20;
 
 /// A disk cache. Every call may read or write the disk: call it from threads that may block, never from a tokio
 /// thread. Dropping it flushes.
 pub struct Cache {
+    dir: PathBuf,
     db: sled::Db,
-    trees: RwLock<Trees>,
-    /// Keys and values in the young tree, in bytes.
-    young_bytes: AtomicU64,
+    generations: RwLock<Generations>,
     /// Held by whoever turns the generations.
     turning: Mutex<()>,
     half: u64,
 }
 
-struct Trees {
-    number: u64,
-    young: sled::Tree,
-    old: sled::Tree,
+struct Generations {
+    young: Generation,
+    old: Generation,
 }
 
 impl Cache {
@@ -60,95 +60,95 @@ impl Cache {
     /// The value under `key`, if there is one and it is whole. Blocks.
     pub fn get(&self, scope: &TenantScope, key: &CacheKey) -> Option<Vec<u8>> {
         let key = key_bytes(scope, key);
-        let trees = self.trees.read();
-        if let Some(found) = read(&trees.young, &key) {
-            return Some(found);
-        }
-        let found = read(&trees.old, &key)?;
-        drop(trees);
-        self.insert(&key, &found);
-        Some(found)
+        guarded(|| self.find(&key)).flatten()
     }
 
     /// Keeps `value` under `key`, for as long as there is room. Failures are logged: the value is made again.
     /// Blocks.
     pub fn put(&self, scope: &TenantScope, key: &CacheKey, value: &[u8]) {
         if value.len() <= MAX_VALUE_BYTES {
-            self.insert(&key_bytes(scope, key), value);
+            guarded(|| self.insert(&key_bytes(scope, key), value));
         }
     }
 
-    /// Forgets the value under `key`. Blocks.
+    /// Forgets the value under `key` and overwrites its bytes. Blocks.
     pub fn remove(&self, scope: &TenantScope, key: &CacheKey) {
         let key = key_bytes(scope, key);
-        let trees = self.trees.read();
-        for tree in [&trees.young, &trees.old] {
-            if let Err(error) = tree.remove(key) {
+        let generations = self.generations.read();
+        for generation in [&generations.young, &generations.old] {
+            if let Err(error) = generation.remove(&key) {
                 warn!(%error, "cache entry could not be removed");
             }
         }
     }
 
-    /// Forgets everything of one tenant and returns how many entries that were. Blocks.
+    /// Forgets everything of one tenant, overwrites its bytes, and returns how many entries that were. Blocks.
     pub fn clear(&self, scope: &TenantScope) -> usize {
-        let trees = self.trees.read();
-        let mut cleared = 0;
-        for tree in [&trees.young, &trees.old] {
-            for key in tree.scan_prefix(tenant_prefix(scope)).keys().filter_map(Result::ok) {
-                cleared += usize::from(matches!(tree.remove(key), Ok(Some(_))));
+        let generations = self.generations.read();
+        let clear = |generation: &Generation| match generation.clear(&tenant_prefix(scope)) {
+            Ok(cleared) => cleared,
+            Err(error) => {
+                warn!(%error, "cache entries could not be removed");
+                0
             }
-        }
-        cleared
+        };
+        clear(&generations.young) + clear(&generations.old)
     }
 
     /// Number of entries. Reads every key; for tests and status pages. Blocks.
     pub fn entries(&self) -> usize {
-        let trees = self.trees.read();
-        trees.young.len()
-            + trees.old.iter().keys().flatten().filter(|key| !matches!(trees.young.contains_key(key), Ok(true))).count()
+        let Generations { young, old } = &*self.generations.read();
+        young.keys().count() + old.keys().filter(|key| !young.contains(key)).count()
     }
 
-    /// Writes what is pending. Blocks.
+    /// Hands what is pending to the operating system. Blocks.
     pub fn flush(&self) {
         if let Err(error) = self.db.flush() {
             warn!(%error, "cache could not be flushed");
         }
     }
 
-    fn insert(&self, key: &[u8], value: &[u8]) {
-        let sealed = seal(key, value);
-        let bytes = (key.len() + sealed.len()) as u64;
-        let replaced = self.trees.read().young.insert(key, sealed);
-        match replaced {
-            Ok(Some(former)) => {
-                self.young_bytes.fetch_sub((key.len() + former.len()) as u64, Ordering::AcqRel);
-            }
-            Ok(None) => {}
-            Err(error) => return warn!(%error, "cache entry could not be written"),
+    fn find(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let generations = self.generations.read();
+        if let Some(found) = generations.young.get(key) {
+            return Some(found);
         }
-        if self.young_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes > self.half
+        let found = generations.old.get(key)?;
+        drop(generations);
+        self.insert(key, &found);
+        Some(found)
+    }
+
+    fn insert(&self, key: &[u8], value: &[u8]) {
+        let generations = self.generations.read();
+        let written = generations.young.put(key, value);
+        let is_full = generations.young.bytes() > self.half;
+        drop(generations);
+        if let Err(error) = written {
+            return warn!(%error, "cache entry could not be written");
+        }
+        if is_full
             && let Some(_turn) = self.turning.try_lock()
-            && self.young_bytes.load(Ordering::Acquire) > self.half
             && let Err(error) = self.turn()
         {
             warn!(%error, "cache could not evict");
         }
     }
 
-    /// The young generation becomes the old one, the old one is dropped.
-    fn turn(&self) -> sled::Result<()> {
-        let mut trees = self.trees.write();
-        let number = trees.number + 1;
-        let young = self.db.open_tree(tree_name(number))?;
+    /// The young generation becomes the old one, the old one is deleted.
+    fn turn(&self) -> io::Result<()> {
+        let mut generations = self.generations.write();
+        // Somebody else may have turned between the look at the size and the lock.
+        if generations.young.bytes() <= self.half {
+            return Ok(());
+        }
+        let number = generations.young.number + 1;
+        let young = Generation::open(&self.db, &self.dir, number)?;
         self.db.insert(GENERATION_KEY, &number.to_le_bytes())?;
-        let former_young = std::mem::replace(&mut trees.young, young);
-        let dropped = std::mem::replace(&mut trees.old, former_young);
-        trees.number = number;
-        self.young_bytes.store(0, Ordering::Release);
-        drop(trees);
-        let name = dropped.name();
-        drop(dropped);
-        self.db.drop_tree(name).map(|_| ())
+        let former_young = std::mem::replace(&mut generations.young, young);
+        let former_old = std::mem::replace(&mut generations.old, former_young);
+        drop(generations);
+        former_old.delete(&self.db)
     }
 }
 
@@ -158,80 +158,48 @@ impl Drop for Cache {
     }
 }
 
-fn read(tree: &sled::Tree, key: &[u8]) -> Option<Vec<u8>> {
-    match tree.get(key) {
-        Ok(Some(sealed)) => {
-            let payload = unseal(key, &sealed).map(<[u8]>::to_vec);
-            if payload.is_none() {
-                warn!("cache entry is damaged, treated as absent");
-            }
-            payload
-        }
-        Ok(None) => None,
-        Err(error) => {
-            warn!(%error, "cache entry could not be read, treated as absent");
-            None
-        }
-    }
-}
-
 fn try_open(dir: &Path, settings: &CacheSettings) -> Result<Cache, CacheError> {
     let path = dir.display().to_string();
     std::fs::create_dir_all(dir).map_err(|source| CacheError::Io { path: path.clone(), source })?;
     let config = sled::Config::new()
-        .path(dir)
+        .path(dir.join("index"))
         .cache_capacity(settings.page_cache_bytes)
         .mode(sled::Mode::LowSpace)
         .flush_every_ms(Some(settings.flush_every_ms));
-    // sled answers some damage with a panic instead of an error.
-    let opened = catch_unwind(AssertUnwindSafe(|| -> sled::Result<Cache> { Cache::over(config.open()?, settings) }));
-    match opened {
-        Ok(Ok(cache)) => Ok(cache),
+    match guarded(|| over(dir, config.open()?, settings)) {
+        Some(Ok(cache)) => Ok(cache),
         // The engine has no variant for this; its words are the only sign.
-        Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
+        Some(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
             Err(CacheError::Locked { path })
         }
-        Ok(Err(error)) => Err(CacheError::Unusable { path, detail: error.to_string() }),
-        Err(_) => Err(CacheError::Unusable { path, detail: "the storage engine panicked".to_owned() }),
+        Some(Err(error)) => Err(CacheError::Unusable { path, detail: error.to_string() }),
+        None => Err(CacheError::Unusable { path, detail: "the storage engine panicked".to_owned() }),
     }
 }
 
-impl Cache {
-    fn over(db: sled::Db, settings: &CacheSettings) -> sled::Result<Self> {
-        let number = db.get(GENERATION_KEY)?.and_then(|bytes| bytes.as_ref().try_into().ok().map(u64::from_le_bytes));
-        let number = number.unwrap_or(1);
-        let young = db.open_tree(tree_name(number))?;
-        let old = db.open_tree(tree_name(number - 1))?;
-        // A crash between two steps of a turn can leave a generation that nobody reads.
-        for name in db.tree_names() {
-            let known = [young.name(), old.name(), sled::IVec::from(&b"__sled__default"[..])].contains(&name);
-            if !known {
-                db.drop_tree(name)?;
-            }
-        }
-        let mut young_bytes = 0;
-        for entry in young.iter() {
-            let (key, value) = entry?;
-            young_bytes += (key.len() + value.len()) as u64;
-        }
-        Ok(Self {
-            db,
-            trees: RwLock::new(Trees { number, young, old }),
-            young_bytes: AtomicU64::new(young_bytes),
-            turning: Mutex::new(()),
-            half: settings.max_bytes / 2,
-        })
+/// sled answers some damage, at opening and at reading, with a panic instead of an error: then `None`.
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let outcome = catch_unwind(AssertUnwindSafe(work));
+    if outcome.is_err() {
+        warn!("the storage engine of the cache panicked");
     }
+    outcome.ok()
 }
 
-fn tree_name(number: u64) -> String {
-    format!("generation-{number}")
+fn over(dir: &Path, db: sled::Db, settings: &CacheSettings) -> sled::Result<Cache> {
+    let number = db.get(GENERATION_KEY)?.and_then(|bytes| bytes.as_ref().try_into().ok().map(u64::from_le_bytes));
+    let number = number.unwrap_or(1).max(1);
+    delete_strays(&db, dir, (number - 1, number))?;
+    let young = Generation::open(&db, dir, number)?;
+    let old = Generation::open(&db, dir, number - 1)?;
+    let generations = RwLock::new(Generations { young, old });
+    Ok(Cache { dir: dir.to_path_buf(), db, generations, turning: Mutex::new(()), half: settings.max_bytes / 2 })
 }
 
 fn move_aside(dir: &Path) -> Result<PathBuf, CacheError> {
     let io = |source| CacheError::Io { path: dir.display().to_string(), source };
     let taken = (1..MAX_ASIDE).map(|n| dir.with_extension(format!("broken-{n}"))).find(|aside| !aside.exists());
-    let aside = taken.ok_or_else(|| io(std::io::ErrorKind::AlreadyExists.into()))?;
+    let aside = taken.ok_or_else(|| io(io::ErrorKind::AlreadyExists.into()))?;
     std::fs::rename(dir, &aside).map_err(io)?;
     Ok(aside)
 }
@@ -312,7 +280,7 @@ mod tests {
         let dir = home.path().join("cache");
         Cache::open(&dir, &CacheSettings::default()).unwrap().put(&scope("a"), &key(1), b"x");
         for file in ["conf", "db"] {
-            std::fs::write(dir.join(file), [0xA5; 4096]).unwrap();
+            std::fs::write(dir.join("index").join(file), [0xA5; 4096]).unwrap();
         }
 
         let cache = Cache::open(&dir, &CacheSettings::default()).unwrap();
@@ -320,7 +288,7 @@ mod tests {
         assert_eq!(cache.get(&scope("a"), &key(1)), None);
         cache.put(&scope("a"), &key(1), b"y");
         assert_eq!(cache.get(&scope("a"), &key(1)).as_deref(), Some(&b"y"[..]));
-        assert!(home.path().join("cache.broken-1").join("db").exists());
+        assert!(home.path().join("cache.broken-1/index/db").exists());
     }
 
     #[test]
@@ -342,11 +310,11 @@ mod tests {
             let cache = Cache::open(&dir, &CacheSettings::default()).unwrap();
             (0..200).for_each(|n| cache.put(&scope("a"), &key(n), &[n as u8; 3_000]));
         }
-        let mut bytes = std::fs::read(dir.join("db")).unwrap();
-        for at in (1_000..bytes.len()).step_by(70_001) {
-            bytes[at] ^= 0xFF;
+        for (file, step) in [("generation-1.values", 70_001), ("index/db", 9_973)] {
+            let mut bytes = std::fs::read(dir.join(file)).unwrap();
+            (1_000..bytes.len()).step_by(step).for_each(|at| bytes[at] ^= 0xFF);
+            std::fs::write(dir.join(file), bytes).unwrap();
         }
-        std::fs::write(dir.join("db"), bytes).unwrap();
 
         let cache = Cache::open(&dir, &CacheSettings::default()).unwrap();
 
@@ -355,5 +323,24 @@ mod tests {
                 assert_eq!(found, [n as u8; 3_000]);
             }
         }
+    }
+
+    #[test]
+    fn what_is_forgotten_is_gone_from_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path(), &CacheSettings::default()).unwrap();
+        let on_disk = |needle: &[u8]| {
+            let bytes = std::fs::read(dir.path().join("generation-1.values")).unwrap();
+            bytes.windows(needle.len()).any(|window| window == needle)
+        };
+        cache.put(&scope("a"), &key(1), b"first secret");
+        cache.put(&scope("a"), &key(2), b"second secret");
+        assert!(on_disk(b"first secret") && on_disk(b"second secret"));
+
+        cache.remove(&scope("a"), &key(1));
+        assert!(!on_disk(b"first secret") && on_disk(b"second secret"));
+
+        cache.clear(&scope("a"));
+        assert!(!on_disk(b"second secret"));
     }
 }

@@ -5,7 +5,7 @@ use twox_hash::XxHash3_64;
 use crate::domain::{ContentHash, Fingerprint, TenantScope, hash_parts};
 
 /// Bytes in front of each value: xxh3 over key and payload.
-const CHECKSUM_BYTES: usize = 8;
+pub(super) const CHECKSUM_BYTES: usize = 8;
 
 /// Which derived bytes are meant: what kind, made by which producer, from which content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,6 +3,7 @@
 mod disk;
 mod entry;
 mod error;
+mod generation;
 mod settings;
 
 pub use disk::Cache;

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheSettings {
-    /// Bytes of keys and values kept. Default 256 MiB: about 12,000 passages' token states at 150 tokens each.
-    /// The directory can reach about three times this, because the storage engine rewrites in segments.
+    /// Bytes of values kept. Default 256 MiB: about 13,000 passages' token states at 150 tokens each. The directory
+    /// takes hardly more.
     pub max_bytes: u64,
-    /// Bytes of pages kept in memory. Default 8 MiB: the operating system caches the files as well, and the
-    /// server's memory goal leaves no room for a second copy.
+    /// Bytes of index pages kept in memory. Default 8 MiB: the index of a full cache is smaller than that; values
+    /// are cached by the operating system and not a second time here.
     pub page_cache_bytes: u64,
     /// Milliseconds between writes to disk. Default 1,000: what is lost in a crash is only computed again.
     pub flush_every_ms: u64,
