@@ -89,3 +89,10 @@ impl Server {
         Ok(())
     }
 }
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // After an error; it may have ended already.
+        let _ = self.child.kill();
+    }
+}
