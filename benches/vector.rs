@@ -23,6 +23,11 @@ const DEPTHS: [usize; 2] = [10, 100];
 const FILTERS: [usize; 3] = [2, 10, 100];
 const BATCH: usize = 1_000;
 
+/// As shipped, but with a graph at any size that is worth a bench.
+fn with_graph(engine: VectorEngine) -> VectorSettings {
+    VectorSettings { engine, exact_threshold: 1_000, ..Default::default() }
+}
+
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<()> {
@@ -195,10 +200,11 @@ impl Contender {
                 let settings = VectorSettings { exact_threshold: usize::MAX, ..Default::default() };
                 Self::Index { index: load(segmented(settings)?, input)?, exact: true }
             }
-            "usearch" => Self::Index { index: load(segmented(VectorSettings::default())?, input)?, exact: false },
+            "usearch" => {
+                Self::Index { index: load(segmented(with_graph(VectorEngine::Usearch))?, input)?, exact: false }
+            }
             "hnsw_rs" => {
-                let settings = VectorSettings { engine: VectorEngine::HnswRs, ..Default::default() };
-                Self::Index { index: load(segmented(settings)?, input)?, exact: false }
+                Self::Index { index: load(segmented(with_graph(VectorEngine::HnswRs))?, input)?, exact: false }
             }
             "raw_usearch_i8" => Self::raw(input, usearch::ScalarKind::I8)?,
             "raw_usearch_f16" => Self::raw(input, usearch::ScalarKind::F16)?,
@@ -232,8 +238,10 @@ impl Contender {
         }
         let Self::Index { index, exact } = self else { return Ok(self) };
         drop(index);
-        let exact_threshold = if exact { usize::MAX } else { VectorSettings::default().exact_threshold };
-        let settings = VectorSettings { exact_threshold, ..Default::default() };
+        let settings = match exact {
+            true => VectorSettings { exact_threshold: usize::MAX, ..Default::default() },
+            false => with_graph(VectorEngine::Usearch),
+        };
         Ok(Self::Index { index: Box::new(SegmentedIndex::open(dir, dims, settings)?), exact })
     }
 
@@ -283,10 +291,10 @@ fn sweep(options: &Options) -> Outcome<()> {
     let dir = tempfile::tempdir()?;
     let input = Input::of(options)?;
     let truth = Truth::of(&input);
-    drop(load(Box::new(SegmentedIndex::open(dir.path(), options.dims, VectorSettings::default())?), &input)?);
+    drop(load(Box::new(SegmentedIndex::open(dir.path(), options.dims, with_graph(VectorEngine::Usearch))?), &input)?);
     for ef_search in [32, 64, 128] {
         for rescore_factor in [1, 2, 4] {
-            let settings = VectorSettings { ef_search, rescore_factor, ..Default::default() };
+            let settings = VectorSettings { ef_search, rescore_factor, ..with_graph(VectorEngine::Usearch) };
             let index = Box::new(SegmentedIndex::open(dir.path(), options.dims, settings)?);
             let contender = Contender::Index { index, exact: false };
             for depth in DEPTHS {

@@ -15,7 +15,8 @@ pub(in crate::http) struct ProvenanceBody {
     /// Grows by one with each content, from 1.
     #[schema(example = 1)]
     pub document_version: u64,
-    /// BLAKE3 of the document's bytes, in hexadecimal.
+    /// Over text and headings as they were read (BLAKE3, hexadecimal): equal content has equal hashes, in whatever
+    /// document it stands.
     pub content_hash: String,
     pub source_uri: Option<String>,
     /// Start (included) and end (excluded), in bytes of the document's content in UTF-8.

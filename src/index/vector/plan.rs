@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_bulk_load_ends_with_one_graph_over_nearly_everything_at_amortized_cost() {
-        let settings = VectorSettings::default();
+        let settings = VectorSettings { exact_threshold: 20_000, ..Default::default() };
         let mut shapes = Vec::new();
         let mut copied = 0;
 
