@@ -10,6 +10,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use tracing::warn;
@@ -158,7 +159,22 @@ impl Drop for Cache {
     }
 }
 
+/// How long to wait for the engine's own lock. The data directory belongs to this process already, so whoever has it is a
+/// thread of an engine that was closed a moment ago and has not noticed yet.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 fn try_open(dir: &Path, settings: &CacheSettings) -> Result<Cache, CacheError> {
+    let until = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match try_open_now(dir, settings) {
+            Err(CacheError::Locked { .. }) if Instant::now() < until => std::thread::sleep(LOCK_PAUSE),
+            opened => return opened,
+        }
+    }
+}
+
+fn try_open_now(dir: &Path, settings: &CacheSettings) -> Result<Cache, CacheError> {
     let path = dir.display().to_string();
     std::fs::create_dir_all(dir).map_err(|source| CacheError::Io { path: path.clone(), source })?;
     let config = sled::Config::new()
