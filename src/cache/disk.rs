@@ -164,6 +164,7 @@ impl Drop for Cache {
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
+#[expect(clippy::disallowed_methods, reason = "opening blocks anyway, happens once, and the wait has a bound")]
 fn try_open(dir: &Path, settings: &CacheSettings) -> Result<Cache, CacheError> {
     let until = Instant::now() + LOCK_PATIENCE;
     loop {
