@@ -38,8 +38,8 @@ pub struct FusionSettings {
     /// Relative to `vector_weight`.
     pub lexical_weight: f64,
     /// Relative to `lexical_weight`. 0.3 of both: with the floor at BM25's own 0 this had the highest sum of nDCG@10
-    /// over the tuning halves of SciFact (.7308), FeedbackQA (.6607) and SQuAD (.8794) among three floors and eight
-    /// weights; 0.5 gave .7332, .6518 and .8491, RRF .7185, .6360 and .8230 (`PLUMB_EVALS_TUNE=1`).
+    /// over the tuning halves of SciFact (.7295), FeedbackQA (.6607) and SQuAD (.8794) among three floors and eight
+    /// weights; 0.5 gave .7319, .6518 and .8491, RRF .7204, .6360 and .8230 (`PLUMB_EVALS_TUNE=1`).
     pub vector_weight: f64,
     /// What counts as 0 in a convex combination. BM25's own 0: the last of a hundred candidates is no zero.
     pub convex_floor: ConvexFloor,

@@ -5,7 +5,8 @@ use crate::domain::Outline;
 /// Most characters that title and headings may put in front of a text to embed.
 ///
 /// 256 characters are about 56 tokens: with a chunk of 200 tokens that just fits an embedder of 256. Half of FeedbackQA's
-/// titles are longer than 125, with what matters most at their end: cut at 100, its vector leg lost .05 nDCG@10.
+/// titles are longer than 125, with what matters most at their end: on its tuning half the vector leg had nDCG@10 .507 when
+/// titles were cut at 100, and .572 with this bound.
 pub const PREFIX_MAX_CHARS: usize = 256;
 
 /// Titles of the headings above the byte at `offset`, outermost first; a heading stands above its own line.

@@ -23,8 +23,8 @@ pub struct VectorSettings {
     /// Which library builds graphs. Default `usearch`: less memory, less CPU a query (`benches/vector.rs`).
     pub engine: Engine,
     /// Vectors in an index up to which there is no graph, only exact scans. Default 150,000: among 100,000 embedded
-    /// passages the best hundred take a scan 1.5 ms of CPU with recall 1, a graph walk 1.75 ms with recall .97, and a
-    /// scan has no upkeep (`benches/vector.rs`).
+    /// passages the best hundred take a scan 1.5 ms of CPU with recall 1 and a graph walk 1.5 ms with recall .97, and a
+    /// scan has no upkeep (`benches/vector.rs`). Where beyond 100,000 the walk wins has not been measured.
     pub exact_threshold: usize,
     /// Links a node has on each layer above the lowest, which has twice as many (HNSW paper, `M`). Default 16: the
     /// paper's middle.
@@ -34,7 +34,7 @@ pub struct VectorSettings {
     pub ef_construction: usize,
     /// Candidates kept while a graph is walked (HNSW paper, `ef`); at least `rescore_factor` times the depth is
     /// used. Default 400, what four times the usual depth of 100 comes to: with 64, the best ten of 100,000 passages have
-    /// recall .91.
+    /// recall .91. What 400 reaches there has not been measured.
     pub ef_search: usize,
     /// How many times the depth is fetched from a graph, to be scored again from the f16 vectors. Default 4: among
     /// 100,000 embedded passages of documentation the recall of the best hundred is .862 with 1, .934 with 2 and .970
