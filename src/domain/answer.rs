@@ -50,7 +50,10 @@ pub struct Citation {
 /// Tokens of one or more model calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
+    /// All of them, those that the server had cached included.
     pub input_tokens: u64,
+    /// Those of `input_tokens` that the server had cached; priced for themselves.
+    pub cached_input_tokens: u64,
     pub output_tokens: u64,
 }
 

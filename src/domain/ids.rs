@@ -180,6 +180,14 @@ hash_id!(
     /// A W3C trace id: one per request or task.
     TraceId, 16, ""
 );
+hash_id!(
+    /// A W3C span id: one piece of work inside a trace; never all zero.
+    SpanId, 8, ""
+);
+hash_id!(
+    /// One call of the gateway to a language model; its attempts share it.
+    CallId, 16, "cal_"
+);
 
 impl ContentHash {
     /// BLAKE3 of `bytes`.

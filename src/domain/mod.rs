@@ -1,6 +1,7 @@
 //! The nouns: plain data with public fields. No I/O, no async, no clock, no knowledge of storage or HTTP.
 
 mod answer;
+mod budget;
 mod chunk;
 mod collection;
 mod document;
@@ -8,11 +9,17 @@ mod error_kind;
 mod filter;
 mod hit;
 mod ids;
+mod ledger;
+mod money;
 mod profile;
 mod query;
 mod scope;
+mod trace;
 
 pub use answer::{Answer, AnswerStatus, Attempt, Citation, Claim, PromptVersion, Usage, Verdict};
+pub use budget::{
+    Account, Amount, Budget, BudgetAction, BudgetEvent, BudgetPeriod, BudgetScope, InvalidScope, Payer, Reservation, Selector,
+};
 pub use chunk::{Chunk, EmbeddedChunk, Provenance};
 pub use collection::{Collection, Generation, GenerationState};
 pub use document::{ByteSpan, Document, DocumentHead, Heading, Metadata, Outline, ParsedText, VersionSummary};
@@ -20,9 +27,12 @@ pub use error_kind::ErrorKind;
 pub use filter::{FILTER_MAX_DEPTH, FILTER_MAX_TERMS, Fields, Filter, InvalidFilter, Scalar, Test};
 pub use hit::{Degraded, Hit, Neighbour, ScoreBreakdown, ScoredChunk, SearchResult, StageScore, StageTimings};
 pub use ids::{
-    ChunkId, ChunkOwner, CollectionName, ContentHash, DocumentId, Fingerprint, GenerationId, InvalidId, NAME_MAX_BYTES,
-    Principal, Sequence, TenantId, Timestamp, TraceId, hash_parts,
+    CallId, ChunkId, ChunkOwner, CollectionName, ContentHash, DocumentId, Fingerprint, GenerationId, InvalidId, NAME_MAX_BYTES,
+    Principal, Sequence, SpanId, TenantId, Timestamp, TraceId, hash_parts,
 };
+pub use ledger::{CacheUse, LlmCall, UsageSource};
+pub use money::Nanousd;
 pub use profile::{AnalyzerSpec, ChunkerSpec, EmbedderSpec, Profile};
 pub use query::{Context, Fusion, FusionMethod, GroupBy, Mode, Query, Rerank};
 pub use scope::{Permission, TenantScope, Visibility};
+pub use trace::{SearchRecord, SpanRecord, TraceRecord, TraceStory};

@@ -31,13 +31,15 @@ pub struct TenantScope {
     pub tenant: TenantId,
     pub visibility: Visibility,
     pub permissions: BTreeSet<Permission>,
+    /// Id of the API key that asks; `None` inside the process and where no keys are configured.
+    pub key_id: Option<std::sync::Arc<str>>,
 }
 
 impl TenantScope {
     /// Everything inside one tenant: for the process itself and for the owner of a loopback server.
     pub fn everything(tenant: TenantId) -> Self {
         let permissions = [Permission::Search, Permission::Answer, Permission::Write, Permission::Admin];
-        Self { tenant, visibility: Visibility::All, permissions: permissions.into() }
+        Self { tenant, visibility: Visibility::All, permissions: permissions.into(), key_id: None }
     }
 
     /// True if the key may do this; `Admin` may do everything.

@@ -121,7 +121,7 @@ pub struct WireUsage {
 
 impl From<WireUsage> for Usage {
     fn from(wire: WireUsage) -> Self {
-        Self { input_tokens: wire.prompt_tokens, output_tokens: wire.completion_tokens }
+        Self { input_tokens: wire.prompt_tokens, cached_input_tokens: 0, output_tokens: wire.completion_tokens }
     }
 }
 

@@ -85,7 +85,7 @@ impl Scripted {
         // Words stand in for tokens: a script has no tokenizer.
         let words = |text: &str| text.split_whitespace().count() as u64;
         let input_tokens = request.messages.iter().map(|message| words(&message.content)).sum();
-        let usage = Usage { input_tokens, output_tokens: words(text) };
+        let usage = Usage { input_tokens, cached_input_tokens: 0, output_tokens: words(text) };
         ChatEnd { model, finish: FinishReason::Stop, usage: Some(usage) }
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::http::{HeaderMap, header};
 use jiff::Timestamp;
@@ -97,6 +98,8 @@ pub(super) struct Caller {
     pub tenant: TenantId,
     permissions: BTreeSet<Permission>,
     principals: BTreeSet<Principal>,
+    /// `None` where no keys are configured.
+    key_id: Option<Arc<str>>,
 }
 
 impl Caller {
@@ -118,7 +121,12 @@ impl Caller {
                 Visibility::Principals(self.principals.iter().cloned().chain(named.into_iter().flatten()).collect())
             }
         };
-        TenantScope { tenant: self.tenant.clone(), visibility, permissions: self.permissions.clone() }
+        TenantScope {
+            tenant: self.tenant.clone(),
+            visibility,
+            permissions: self.permissions.clone(),
+            key_id: self.key_id.clone(),
+        }
     }
 
     /// True if the key may do this; `Admin` may do everything.
@@ -153,6 +161,7 @@ impl Authenticator {
                 tenant: key.tenant.clone(),
                 permissions: key.permissions.clone(),
                 principals: key.principals.clone(),
+                key_id: Some(key.id.as_str().into()),
             };
             let entry = Key { digest: *digest.as_bytes(), expires_at: key.expires_at, revoked: key.revoked, caller };
             if keys.insert(key.id.clone(), entry).is_some() {
@@ -197,7 +206,7 @@ impl Authenticator {
 
 fn owner() -> Caller {
     let everything = TenantScope::everything(TenantId::new("default").expect("a plain word is a tenant"));
-    Caller { tenant: everything.tenant, permissions: everything.permissions, principals: BTreeSet::new() }
+    Caller { tenant: everything.tenant, permissions: everything.permissions, principals: BTreeSet::new(), key_id: None }
 }
 
 fn bearer(value: &str) -> Option<&str> {
@@ -293,7 +302,7 @@ mod tests {
         let ann = Principal::new("user:ann").unwrap();
         let eng = Principal::new("group:eng").unwrap();
         let reader =
-            Caller { tenant: tenant(), permissions: [Permission::Search].into(), principals: [eng.clone()].into() };
+            Caller { tenant: tenant(), permissions: [Permission::Search].into(), principals: [eng.clone()].into(), key_id: None };
         let writer = Caller { permissions: [Permission::Write].into(), ..reader.clone() };
 
         assert_eq!(reader.scope().visibility, Visibility::Principals([eng.clone()].into()));

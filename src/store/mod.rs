@@ -5,6 +5,8 @@ mod conformance;
 mod contract;
 mod directory;
 mod error;
+mod ledger;
+mod ledger_queue;
 mod settings;
 mod sqlite;
 
@@ -14,5 +16,7 @@ pub use contract::{
 };
 pub use directory::DataDirectory;
 pub use error::StoreError;
+pub use ledger::{Ledger, LedgerEntry, StoredBudget, UsageBy, UsageRow};
+pub use ledger_queue::{LedgerQueue, NotDurable};
 pub use settings::{IntegrityCheck, StoreSettings};
 pub use sqlite::SqliteStore;
