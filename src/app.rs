@@ -1,20 +1,22 @@
 //! Builds every part from [`Config`]: the only file that names concrete backends.
 
+mod gateway;
+mod status;
+mod traces;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use tokio::task::JoinHandle;
 
 use crate::answer::{AnswerError, Answerer, AnswererParts};
 use crate::cache::Cache;
 use crate::config::{Config, ConfigError, IndexSettings};
 use crate::domain::{EmbedderSpec, Profile, TenantScope};
-use crate::gateway::{Gateway, GatewayError, OpenAiCompatible, ProviderKind, Scripted};
+use crate::gateway::{GatewayError, GatewaySettings, PromptBook, PromptBookError};
 use crate::http::{
-    AnswerRoom, AuthError, HttpServer, IngestRoom, LocalDoor, SearchRoom, ServeError, Services, Severity, Shortfall,
-    StatusPort,
+    AnswerRoom, AuthError, ControlRoom, HttpServer, IngestRoom, LocalDoor, SearchRoom, ServeError, Services,
 };
 use crate::index::{ComputePool, Generations, IndexError, IndexProgress, LexicalIndex, TantivyIndex, analyzer_spec};
 use crate::inference::{
@@ -23,9 +25,13 @@ use crate::inference::{
 use crate::ingest::{Indexer, IndexerParts, IngestError, IngestParts, Ingestor};
 use crate::parse::{Parser, WorkerCommand};
 use crate::search::{SearchDefaults, SearchParts, Searcher};
-use crate::store::{CorpusStore, DataDirectory, OperationLog, SqliteStore, StoreError};
+use crate::store::{CorpusStore, DataDirectory, Ledger, OperationLog, SqliteStore, StoreError};
 use crate::telemetry::{Metrics, TelemetryError};
 use crate::text::chunker_spec;
+
+use gateway::RunningGateway;
+use status::Status;
+use traces::TraceKeeper;
 
 /// Time between two looks for chunks without vectors. 5 min: a look costs a query for each collection.
 const BACKFILL_EVERY: Duration = Duration::from_secs(300);
@@ -47,6 +53,8 @@ pub enum AppError {
     Config(#[from] ConfigError),
     #[error("the gateway cannot be built")]
     Gateway(#[from] GatewayError),
+    #[error("the prompts are not valid")]
+    Prompts(#[from] PromptBookError),
     #[error("the models cannot be described")]
     Models(#[from] InferenceError),
     #[error("the compute pool cannot be started")]
@@ -90,6 +98,8 @@ pub struct App {
     pub indexer: Arc<Indexer>,
     pub indexes: Arc<Generations>,
     models: LoadedModels,
+    running: RunningGateway,
+    traces: TraceKeeper,
     cache: Option<Arc<Cache>>,
     directory: DataDirectory,
     metrics: Metrics,
@@ -135,12 +145,16 @@ impl App {
             settings: config.search.clone(),
         }));
         let defaults = SearchDefaults::new(config.search.clone());
+        let ledger = store.clone() as Arc<dyn Ledger>;
+        let running = RunningGateway::start(&config, directory.path(), ledger.clone(), cache.clone()).await?;
+        let traces = TraceKeeper::start(ledger, running.queue.clone(), &config.trace)?;
         let answerer = Arc::new(Answerer::new(AnswererParts {
             searcher: searcher.clone(),
             defaults: defaults.clone(),
-            gateway: Arc::new(gateway(&config)?),
+            gateway: running.gateway.clone(),
             embedder: models.embedder(),
             settings: config.answer.clone(),
+            prompts: running.prompts.clone(),
         }));
         let metrics = Metrics::start()?;
         let tasks =
@@ -154,6 +168,8 @@ impl App {
             indexer: Arc::new(indexer),
             indexes,
             models,
+            running,
+            traces,
             cache,
             directory,
             metrics,
@@ -233,6 +249,7 @@ impl App {
     pub fn services(&self) -> Services {
         Services {
             store: self.store.clone() as Arc<dyn CorpusStore>,
+            ledger: self.store.clone() as Arc<dyn Ledger>,
             search: Arc::new(SearchRoom { searcher: self.searcher.clone(), defaults: self.defaults.clone() }),
             ingest: Arc::new(IngestRoom {
                 ingestor: self.ingestor.clone(),
@@ -246,7 +263,11 @@ impl App {
                 indexes: self.indexes.clone(),
                 missing: self.models.missing.clone(),
                 metrics: self.metrics.clone(),
+                gateway: self.running.gateway.clone(),
+                reload: self.running.reload.clone(),
+                ledger: self.running.queue.clone(),
             }),
+            control: Arc::new(ControlRoom { gateway: self.running.gateway.clone() }),
         }
     }
 
@@ -276,6 +297,8 @@ impl App {
             let _ = task.await;
         }
         self.indexer.shutdown().await;
+        self.traces.shutdown().await;
+        self.running.shutdown().await;
         self.store.close().await.map_err(AppError::Store)?;
         if let Some(cache) = self.cache {
             tokio::task::spawn_blocking(move || cache.flush()).await?;
@@ -349,6 +372,11 @@ pub fn models(config: &Config) -> Result<Models, InferenceError> {
     Models::open(&config.models, &config.models.dir.clone().unwrap_or_default())
 }
 
+/// All prompts, in every version.
+pub fn prompts(settings: &GatewaySettings) -> Result<PromptBook, PromptBookError> {
+    PromptBook::load(crate::answer::PROMPTS, settings.prompts_dir.as_deref(), &settings.prompt_split)
+}
+
 async fn load_models(config: &Config, cache: Option<Arc<Cache>>) -> Result<LoadedModels, AppError> {
     let models = models(config)?;
     let inference = config.inference.clone();
@@ -409,15 +437,6 @@ fn ingest_parts(
     })
 }
 
-fn gateway(config: &Config) -> Result<Gateway, AppError> {
-    let settings = &config.gateway;
-    Ok(match settings.provider {
-        None => Gateway::none(),
-        Some(ProviderKind::OpenaiCompatible) => Gateway::new(Arc::new(OpenAiCompatible::new(settings)?), settings),
-        Some(ProviderKind::Scripted) => Gateway::new(Arc::new(Scripted::from_settings(settings)?), settings),
-    })
-}
-
 /// Embeds what was stored without vectors, now and from time to time: the embedder may be busy today and free tomorrow.
 async fn backfill(store: Arc<SqliteStore>, ingestor: Arc<Ingestor>) {
     loop {
@@ -439,49 +458,5 @@ async fn backfill_once(store: &SqliteStore, ingestor: &Ingestor) {
             Ok(chunks) => tracing::info!(chunks, collection = %generation.collection, "missing embeddings filled in"),
             Err(error) => tracing::warn!(%error, collection = %generation.collection, "embeddings are still missing"),
         }
-    }
-}
-
-/// The state of the process, as `/readyz` and `/metrics` tell it.
-struct Status {
-    store: Arc<SqliteStore>,
-    indexer: Arc<Indexer>,
-    indexes: Arc<Generations>,
-    missing: Vec<String>,
-    metrics: Metrics,
-}
-
-#[async_trait]
-impl StatusPort for Status {
-    async fn shortfalls(&self) -> Vec<Shortfall> {
-        let degraded = |part, detail| Shortfall { part, detail, severity: Severity::Degraded };
-        let mut shortfalls = Vec::new();
-        if self.store.is_poisoned() {
-            let detail = "a write could not be made durable: writing has stopped; check the disk, then restart";
-            let severity = Severity::Blocking;
-            shortfalls.push(Shortfall { part: "store", detail: detail.to_owned(), severity });
-        }
-        let health = self.indexer.health();
-        if !health.caught_up {
-            let detail = "the indexes are catching up with the database".to_owned();
-            shortfalls.push(Shortfall { part: "index", detail, severity: Severity::Blocking });
-        }
-        if health.log_error.is_some() {
-            shortfalls.push(degraded("index", "the operation log cannot be read; see the log".to_owned()));
-        }
-        for damage in health.damaged {
-            let detail = format!("generation {} does not come along; it is tried again", damage.generation);
-            shortfalls.push(degraded("index", detail));
-        }
-        if !self.indexes.damage().is_empty() {
-            let detail = "damaged index files were moved aside and are being rebuilt; see the log".to_owned();
-            shortfalls.push(degraded("index", detail));
-        }
-        shortfalls.extend(self.missing.iter().map(|detail| degraded("models", detail.clone())));
-        shortfalls
-    }
-
-    fn metrics(&self) -> String {
-        self.metrics.render()
     }
 }

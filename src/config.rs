@@ -20,17 +20,18 @@ use crate::ingest::{IndexerSettings, IngestSettings};
 use crate::parse::ParseSettings;
 use crate::search::SearchSettings;
 use crate::store::StoreSettings;
-use crate::telemetry::TelemetrySettings;
+use crate::telemetry::{TelemetrySettings, TraceSettings};
 use crate::text::ChunkingSettings;
 
 /// Variables that begin with `PLUMB_` and are no settings of a section.
-const OTHER_VARIABLES: [&str; 7] = [
+const OTHER_VARIABLES: [&str; 8] = [
     "PLUMB_BENCH_PASSAGES",
     "PLUMB_CONFIG",
     "PLUMB_CORPORA",
     "PLUMB_EVALS_ACCEPT",
     "PLUMB_EVALS_ALL",
     "PLUMB_EVALS_TUNE",
+    "PLUMB_KILL_SWITCH",
     "PLUMB_MODELS_DIR",
 ];
 
@@ -41,6 +42,7 @@ pub struct Config {
     pub server: ServerSettings,
     pub compute: ComputeSettings,
     pub log: TelemetrySettings,
+    pub trace: TraceSettings,
     pub auth: AuthSettings,
     pub http: HttpSettings,
     pub models: ModelsSettings,
@@ -55,6 +57,9 @@ pub struct Config {
     pub gateway: GatewaySettings,
     pub answer: AnswerSettings,
     pub client: ClientSettings,
+    /// The file that these were read from.
+    #[serde(skip)]
+    file: Option<PathBuf>,
 }
 
 /// Where the server listens and keeps its files.
@@ -200,9 +205,16 @@ impl Config {
         let merged = sources.build().map_err(invalid)?;
         let mut settings: Self = serde_path_to_error::deserialize(merged)
             .map_err(|error| ConfigError::Invalid { detail: with_path(&error) })?;
+        settings.file = file.map(Path::to_owned);
+        settings.gateway.kill_switch |= kill_switch(&environment)?;
         settings.resolve_models_dir(&environment);
         settings.check()?;
         Ok(settings)
+    }
+
+    /// The file that these settings were read from, if one was.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// The settings in force as TOML, secrets masked.
@@ -223,6 +235,7 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let mut problems = Vec::new();
         problems.extend(self.gateway.problems().into_iter().map(|problem| format!("gateway: {problem}")));
+        problems.extend(self.trace.problems().into_iter().map(|problem| format!("trace: {problem}")));
         if self.models.dir.is_none() {
             problems.push("models.dir: neither it nor PLUMB_MODELS_DIR, XDG_CACHE_HOME or HOME is set".to_owned());
         }
@@ -237,6 +250,15 @@ impl Config {
             problems.push("compute.queue must be above 0".to_owned());
         }
         if problems.is_empty() { Ok(()) } else { Err(ConfigError::Unacceptable(problems)) }
+    }
+}
+
+/// The short name of `gateway.kill_switch`, for hands that shake.
+fn kill_switch(environment: &BTreeMap<String, String>) -> Result<bool, ConfigError> {
+    match environment.get("PLUMB_KILL_SWITCH").map(String::as_str) {
+        None | Some("" | "0" | "false") => Ok(false),
+        Some("1" | "true") => Ok(true),
+        Some(other) => Err(ConfigError::Invalid { detail: format!("PLUMB_KILL_SWITCH is {other:?}, not 1 or 0") }),
     }
 }
 
@@ -316,14 +338,15 @@ mod tests {
     #[test]
     fn what_is_shown_can_be_read_back_and_hides_secrets() {
         let variables = environment(&[
-            ("PLUMB_GATEWAY__PROVIDER", "openai_compatible"),
-            ("PLUMB_GATEWAY__MODEL", "m"),
-            ("PLUMB_GATEWAY__API_KEY", "sk-very-secret"),
+            ("PLUMB_GATEWAY__PROVIDERS__LOCAL__API_KEY", "sk-very-secret"),
+            ("PLUMB_GATEWAY__MODELS__MAIN__PROVIDER", "local"),
+            ("PLUMB_GATEWAY__MODELS__MAIN__MODEL", "m"),
+            ("PLUMB_GATEWAY__UNKNOWN_PRICE", "free"),
         ]);
         let shown = Config::merge(None, variables).unwrap().show();
 
         assert!(!shown.contains("sk-very-secret"), "{shown}");
         let reread = Config::merge(Some(file(&shown).path()), environment(&[])).unwrap();
-        assert_eq!(reread.gateway.model, "m");
+        assert_eq!(reread.gateway.models["main"].model, "m");
     }
 }

@@ -56,10 +56,12 @@ CREATE TABLE traces (
 CREATE INDEX traces_of_trace ON traces (trace_id);
 CREATE INDEX traces_by_time ON traces (started_at);
 
+-- Ten for each request: one tree that only grows at its end, and the trace id stands once, in `traces`.
 CREATE TABLE spans (
     -- traces.id
     request_id     INTEGER NOT NULL REFERENCES traces (id) ON DELETE CASCADE,
-    trace_id       TEXT    NOT NULL,
+    -- From 0, as the spans ended.
+    ordinal        INTEGER NOT NULL,
     span_id        TEXT    NOT NULL,
     parent_span_id TEXT,
     name           TEXT    NOT NULL,
@@ -67,11 +69,9 @@ CREATE TABLE spans (
     duration_us    INTEGER NOT NULL,
     is_error       INTEGER NOT NULL,
     -- JSON.
-    attributes     TEXT    NOT NULL
-) STRICT;
-
-CREATE INDEX spans_of_request ON spans (request_id);
-CREATE INDEX spans_of_trace ON spans (trace_id);
+    attributes     TEXT    NOT NULL,
+    PRIMARY KEY (request_id, ordinal)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE searches (
     id            INTEGER PRIMARY KEY,
@@ -118,7 +118,9 @@ CREATE TABLE budget_spending (
     tokens       INTEGER NOT NULL,
     calls        INTEGER NOT NULL,
     PRIMARY KEY (account, period, since)
-) STRICT;
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX budget_spending_by_time ON budget_spending (period, since);
 
 -- The worst case of each call that is under way. A row that outlives its process counts until it is resolved.
 CREATE TABLE budget_reservations (
@@ -147,3 +149,5 @@ CREATE TABLE budget_events (
 ) STRICT;
 
 CREATE INDEX budget_events_by_time ON budget_events (at);
+
+PRAGMA user_version = 2;

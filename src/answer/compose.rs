@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Answer, SearchResult, TenantScope};
-use crate::gateway::{CallContext, ChatMessage, ChatRequest, Gateway, Role};
+use crate::domain::{Answer, CacheUse, ModelProblem, SearchResult, TenantScope};
+use crate::gateway::{CallContext, ChatCall, ChatMessage, Gateway, GatewayError, Role};
 use crate::inference::Embedder;
 
 use super::draft::{AnswerParts, Draft, Writer};
+use super::evidence::Evidence;
 use super::extract::{candidates, choose};
 use super::ground::Grounder;
 use super::output_filter::OutputFilter;
@@ -22,7 +23,7 @@ pub const NO_ANSWER: &str = "NO_ANSWER";
 
 /// Makes answers from hits.
 pub struct Composer {
-    pub gateway: Arc<Gateway>,
+    pub gateway: Gateway,
     /// For choosing quotes by similarity, where the settings ask for it; `None`: words alone decide.
     pub embedder: Option<Arc<dyn Embedder>>,
     pub settings: AnswerSettings,
@@ -35,15 +36,16 @@ impl Composer {
         if draft.evidence.passages.is_empty() {
             return draft.abstain(None);
         }
-        let request = self.chat_request(ask, &draft);
-        let called = match self.gateway.call(&request, &call_context(scope, ask)).await {
+        let call = self.chat_call(ask, &draft);
+        let called = match self.gateway.call(call, call_context(scope, ask)).await {
             Ok(called) => called,
             Err(failure) => {
-                draft.attempts = failure.attempts;
-                return self.quote(ask, draft, failure.error.outcome()).await;
+                (draft.attempts, draft.cost) = (failure.attempts, failure.cost);
+                return self.quote_after(ask, draft, &failure.error).await;
             }
         };
-        draft.attempts = called.attempts;
+        (draft.attempts, draft.cost) = (called.attempts, called.cost);
+        draft.is_cached = called.cache != CacheUse::Miss;
         let writer = Writer { provider: called.provider, end: called.response.end, prompt: ask.prompt.version.clone() };
         if is_refusal(&called.response.text) {
             return draft.abstain(Some(writer));
@@ -58,6 +60,12 @@ impl Composer {
             return self.quote(ask, draft, "empty_reply").await;
         }
         draft.write(parts, writer)
+    }
+
+    /// Quoted sentences instead of the answer of a model that could not be called.
+    pub async fn quote_after(&self, ask: &Ask, mut draft: Draft, error: &GatewayError) -> Answer {
+        draft.model_problem = Some(ModelProblem { kind: error.kind(), reason: error.outcome(), detail: told(error) });
+        self.quote(ask, draft, error.outcome()).await
     }
 
     /// Quoted sentences instead of a model's answer; `reason` says why no model wrote it.
@@ -76,7 +84,7 @@ impl Composer {
     }
 
     /// What the model is asked: the prompt, the conversation so far, then passages and question.
-    pub fn chat_request(&self, ask: &Ask, draft: &Draft) -> ChatRequest {
+    pub fn chat_call(&self, ask: &Ask, draft: &Draft) -> ChatCall {
         let mark = format!("#{:016x}", rand::random::<u64>());
         let passages = draft.evidence.for_prompt(&mark);
         let prompt = ask.prompt.fill(|name| match name {
@@ -88,18 +96,63 @@ impl Composer {
         let (system, rest): (Vec<ChatMessage>, Vec<ChatMessage>) =
             prompt.into_iter().partition(|message| message.role == Role::System);
         let messages = system.into_iter().chain(ask.history.iter().cloned()).chain(rest).collect();
-        ChatRequest {
+        ChatCall {
             messages,
             model: ask.model.clone(),
             max_tokens: ask.max_tokens,
             temperature: self.settings.temperature,
+            prompt: Some(ask.prompt.version.clone()),
+            identity: Some(identity(ask, &draft.evidence)),
+            ..ChatCall::default()
         }
     }
 }
 
-pub fn call_context<'a>(scope: &'a TenantScope, ask: &'a Ask) -> CallContext<'a> {
-    let session_id = ask.session_id.as_deref();
-    CallContext { scope, trace_id: ask.trace_id, purpose: "answer", session_id, deadline: ask.deadline }
+/// What makes two questions the same: their words, what was said before, and the passages with their generation. The
+/// messages themselves differ each time by the mark around the passages.
+fn identity(ask: &Ask, evidence: &Evidence) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    let mut part = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    part(ask.question.as_bytes());
+    for turn in &ask.history {
+        part(turn.role.as_str().as_bytes());
+        part(turn.content.as_bytes());
+    }
+    part(evidence.for_prompt("").as_bytes());
+    for passage in &evidence.passages {
+        part(&passage.hit.chunk_id.0);
+        part(&passage.hit.provenance.generation.0);
+        part(&passage.hit.provenance.content_hash.0);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// What a client may know of why no model answered: our own limits in full, of servers the kind of failure.
+fn told(error: &GatewayError) -> String {
+    match error.root() {
+        own @ (GatewayError::NotConfigured
+        | GatewayError::Killed { .. }
+        | GatewayError::BudgetExceeded { .. }
+        | GatewayError::Overloaded { .. }
+        | GatewayError::TokenRate { .. }
+        | GatewayError::BreakerOpen { .. }) => own.to_string(),
+        other => format!("the model could not be asked ({})", other.outcome()),
+    }
+}
+
+pub const TASK: &str = "answer";
+
+pub fn call_context(scope: &TenantScope, ask: &Ask) -> CallContext {
+    CallContext {
+        scope: scope.clone(),
+        trace_id: ask.trace_id,
+        task: TASK,
+        session_id: ask.session_id.clone(),
+        deadline: ask.deadline,
+    }
 }
 
 /// True if a reply is the agreed refusal, perhaps dressed up with quotes or a full stop.

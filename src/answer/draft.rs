@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use crate::domain::{
-    Answer, AnswerStatus, Attempt, ByteSpan, Claim, Degraded, PromptVersion, SearchResult, Usage, Verdict,
+    Answer, AnswerStatus, Attempt, ByteSpan, Claim, Degraded, ModelProblem, Nanousd, PromptVersion, SearchResult,
+    Usage, Verdict,
 };
 use crate::gateway::{ChatEnd, FinishReason};
 
@@ -22,6 +23,10 @@ pub struct Draft {
     pub evidence: Evidence,
     pub degraded: Vec<Degraded>,
     pub attempts: Vec<Attempt>,
+    /// Of all attempts together.
+    pub cost: Nanousd,
+    pub is_cached: bool,
+    pub model_problem: Option<ModelProblem>,
     search_ms: f64,
     started: Instant,
 }
@@ -48,6 +53,9 @@ impl Draft {
             evidence: Evidence::choose(found.hits, settings),
             degraded: found.degraded,
             attempts: Vec::new(),
+            cost: Nanousd(0),
+            is_cached: false,
+            model_problem: None,
             search_ms: found.took_ms,
             started: Instant::now(),
         }
@@ -105,7 +113,7 @@ impl Draft {
         match writer.end.finish {
             FinishReason::Length => self.degrade("answer", "cut_at_max_tokens"),
             FinishReason::ContentFilter => self.degrade("answer", "content_filter"),
-            FinishReason::Stop | FinishReason::Other => {}
+            FinishReason::Stop | FinishReason::ToolCalls | FinishReason::Other => {}
         }
         if parts.unknown_markers > 0 {
             self.degrade("answer", "unknown_citation");
@@ -139,6 +147,9 @@ impl Draft {
             prompt,
             usage,
             attempts: self.attempts,
+            cost: self.cost,
+            is_cached: self.is_cached,
+            model_problem: self.model_problem,
             search_ms: self.search_ms,
             model_ms: self.started.elapsed().as_secs_f64() * 1e3,
             degraded: self.degraded,

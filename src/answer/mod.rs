@@ -21,6 +21,7 @@ mod visible;
 
 pub use answerer::{Answerer, AnswererParts};
 pub use error::AnswerError;
+pub use prompt::{ANSWER_PROMPT, PROMPTS};
 pub use request::AnswerRequest;
 pub use settings::{AnswerSettings, ExtractSettings, SupportSettings};
 pub use stream::AnswerEvent;

@@ -2,15 +2,17 @@
 //!
 //! Every fault is reported at once, each with the JSON pointer of its place in the request.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::domain::{Query, TraceId};
-use crate::gateway::{ChatMessage, Gateway, Role};
+use crate::gateway::{ChatMessage, Gateway, PromptBook, PromptTemplate, Role};
 use crate::search::{FieldError, InvalidQuery, QueryOverrides, SearchDefaults};
 use crate::text::content_words;
 
 use super::AnswerError;
-use super::prompt::{PromptTemplate, answer_prompt};
+use super::compose::TASK;
+use super::prompt::ANSWER_PROMPT;
 use super::settings::AnswerSettings;
 
 /// A follow-up with fewer content words than this is searched together with the question before it.
@@ -29,7 +31,7 @@ pub struct AnswerRequest {
     pub search: QueryOverrides,
     /// One of the models that the gateway allows; `None`: its default.
     pub model: Option<String>,
-    /// `None`: the newest.
+    /// `None`: the one that the split gives this session, else the newest.
     pub prompt_version: Option<String>,
     pub max_tokens: Option<u32>,
     pub session_id: Option<String>,
@@ -60,7 +62,7 @@ pub struct Ask {
     pub history: Vec<ChatMessage>,
     pub model: Option<String>,
     pub max_tokens: u32,
-    pub prompt: &'static PromptTemplate,
+    pub prompt: Arc<PromptTemplate>,
     pub session_id: Option<String>,
     pub trace_id: TraceId,
     pub deadline: Instant,
@@ -71,25 +73,24 @@ pub struct RequestRules<'a> {
     pub settings: &'a AnswerSettings,
     pub defaults: &'a SearchDefaults,
     pub gateway: &'a Gateway,
+    pub prompts: &'a PromptBook,
 }
 
 impl RequestRules<'_> {
     /// The checked request with its search. The deadline counts from `taken_at`.
     pub fn check(&self, request: AnswerRequest, taken_at: Instant) -> Result<(Ask, Query), AnswerError> {
         let mut faults = Vec::new();
+        let prompt = self.prompt(&request);
         let (question, history) = self.conversation(request.question, request.messages, &mut faults);
         let max_tokens = request.max_tokens.unwrap_or(self.settings.max_tokens);
         let limit = self.settings.max_tokens_limit;
         if max_tokens == 0 || max_tokens > limit {
             faults.push(fault("/max_tokens", format!("is {max_tokens}, from 1 to {limit} are allowed")));
         }
-        if let Some(model) = request.model.as_deref().filter(|model| !self.gateway.allows(model)) {
+        if let Some(model) = request.model.as_deref().filter(|model| !self.gateway.allows(TASK, model)) {
             faults.push(fault("/model", format!("{model:?} is not a model that this server offers")));
         }
-        let prompt = answer_prompt(request.prompt_version.as_deref());
-        if prompt.is_none() {
-            faults.push(fault("/prompt_version", "is not a version of the prompt \"answer\""));
-        }
+        let prompt = prompt.map_err(|fault| faults.push(fault)).ok();
         if request
             .session_id
             .as_deref()
@@ -114,6 +115,17 @@ impl RequestRules<'_> {
             }
             _ => Err(AnswerError::Invalid(faults)),
         }
+    }
+
+    /// Calls of one session get the same version, calls without a session each their own.
+    fn prompt(&self, request: &AnswerRequest) -> Result<Arc<PromptTemplate>, FieldError> {
+        let unit = request.session_id.as_ref().map_or(&request.trace_id.0[..], |session| session.as_bytes());
+        self.prompts.pick(ANSWER_PROMPT, request.prompt_version.as_deref(), unit).ok_or_else(|| {
+            let versions = self.prompts.versions(ANSWER_PROMPT).iter();
+            let known: Vec<&str> = versions.map(|one| one.template.version.version.as_str()).collect();
+            let detail = format!("is not a version of the prompt {ANSWER_PROMPT:?}; there are {}", known.join(", "));
+            fault("/prompt_version", detail)
+        })
     }
 
     fn conversation(
@@ -205,15 +217,22 @@ fn fault(pointer: impl Into<String>, detail: impl Into<String>) -> FieldError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::answer::prompt::PROMPTS;
+    use crate::gateway::PromptSplit;
     use crate::search::SearchSettings;
 
     fn check(request: AnswerRequest) -> Result<(Ask, Query), Vec<String>> {
+        let faults = check_with(&PromptBook::new(PROMPTS).unwrap(), request);
+        faults.map_err(|faults| faults.into_iter().map(|fault| fault.pointer).collect())
+    }
+
+    fn check_with(prompts: &PromptBook, request: AnswerRequest) -> Result<(Ask, Query), Vec<FieldError>> {
         let settings = AnswerSettings::default();
         let defaults = SearchDefaults::new(SearchSettings::default());
-        let gateway = Gateway::none();
-        let rules = RequestRules { settings: &settings, defaults: &defaults, gateway: &gateway };
+        let gateway = crate::gateway::test_gateway::none();
+        let rules = RequestRules { settings: &settings, defaults: &defaults, gateway: &gateway, prompts };
         rules.check(request, Instant::now()).map_err(|error| match error {
-            AnswerError::Invalid(faults) => faults.into_iter().map(|fault| fault.pointer).collect(),
+            AnswerError::Invalid(faults) => faults,
             other => panic!("{other}"),
         })
     }
@@ -261,6 +280,49 @@ mod tests {
             check(request).unwrap_err(),
             ["/max_tokens", "/model", "/prompt_version", "/session_id", "/search/top_k"]
         );
+    }
+
+    /// Version 1 as shipped, and a version 2 that takes half of the sessions.
+    fn two_versions() -> PromptBook {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("answer.v2.txt"), PROMPTS[0].replace("version: 1", "version: 2")).unwrap();
+        let halves = [("1".to_owned(), 1), ("2".to_owned(), 1)].into();
+        PromptBook::load(PROMPTS, Some(folder.path()), &PromptSplit::from([(ANSWER_PROMPT.to_owned(), halves)]))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_session_keeps_its_version_of_the_prompt_unless_a_request_pins_another() {
+        let book = two_versions();
+        let version = |session: &str, trace: u8, pinned: Option<&str>| {
+            let request = AnswerRequest {
+                session_id: Some(session.to_owned()),
+                prompt_version: pinned.map(str::to_owned),
+                ..AnswerRequest::question("How long?", TraceId([trace; 16]))
+            };
+            check_with(&book, request).unwrap().0.prompt.version.version.clone()
+        };
+
+        let sessions: Vec<String> = (0..40).map(|session| format!("s-{session}")).collect();
+        let given: Vec<String> = sessions.iter().map(|session| version(session, 1, None)).collect();
+
+        assert!(given.contains(&"1".to_owned()) && given.contains(&"2".to_owned()), "{given:?}");
+        for (session, given) in sessions.iter().zip(&given) {
+            assert_eq!(version(session, 2, None), *given);
+            assert_eq!(version(session, 1, Some("1")), "1");
+            assert_eq!(version(session, 1, Some("2")), "2");
+        }
+    }
+
+    #[test]
+    fn an_unknown_version_is_refused_with_those_there_are() {
+        let request = AnswerRequest { prompt_version: Some("3".to_owned()), ..ask("How long?") };
+
+        let faults = check_with(&two_versions(), request).unwrap_err();
+
+        assert_eq!(faults.len(), 1);
+        assert_eq!(faults[0].pointer, "/prompt_version");
+        assert!(faults[0].detail.ends_with("there are 1, 2"), "{}", faults[0].detail);
     }
 
     #[test]

@@ -8,11 +8,13 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tracing::{Instrument, Span, debug_span};
 
 use crate::domain::{Answer, Citation, Claim, Hit, SearchResult, TenantScope};
 use crate::gateway::{ChatEnd, ChatEvent, GatewayError, GatewayStream};
 
 use super::AnswerError;
+use super::answerer::record;
 use super::compose::{Composer, NO_ANSWER, call_context, is_refusal};
 use super::draft::{AnswerParts, Draft, Writer};
 use super::ground::{Grounded, Grounder};
@@ -35,7 +37,7 @@ pub enum AnswerEvent {
     Error(AnswerError),
 }
 
-/// The answer as a stream; works only while it is polled.
+/// The answer as a stream; works only while it is polled. Its work belongs to the span that is current now.
 pub fn stream(
     composer: Arc<Composer>,
     scope: TenantScope,
@@ -44,22 +46,36 @@ pub fn stream(
 ) -> BoxStream<'static, AnswerEvent> {
     // One event of room: the model is read no faster than the client reads.
     let (sender, receiver) = mpsc::channel(1);
+    let answer = Span::current();
+    let compose = debug_span!("answer.compose", passages = found.hits.len());
+    let events = Events { sender, answer: answer.clone() };
     let writing = async move {
         // `Err` means that the reader has gone, and then there is nothing left to do.
-        let _ = write(&composer, &scope, &ask, found, &Events(sender)).await;
+        let _ = write(&composer, &scope, &ask, found, &events).await;
     };
-    let silent = writing.into_stream().filter_map(|()| async { None });
+    let silent = writing.instrument(compose).instrument(answer).into_stream().filter_map(|()| async { None });
     futures::stream::select(ReceiverStream::new(receiver), silent).boxed()
 }
 
 /// The reader has gone.
 struct Gone;
 
-struct Events(mpsc::Sender<AnswerEvent>);
+struct Events {
+    sender: mpsc::Sender<AnswerEvent>,
+    /// The span of the whole answer.
+    answer: Span,
+}
 
 impl Events {
     async fn send(&self, event: AnswerEvent) -> Result<(), Gone> {
-        self.0.send(event).await.map_err(|_| Gone)
+        match &event {
+            AnswerEvent::Done(answer) => record(&self.answer, answer),
+            AnswerEvent::Error(_) => {
+                self.answer.record("error", "broken_off");
+            }
+            _ => {}
+        }
+        self.sender.send(event).await.map_err(|_| Gone)
     }
 
     async fn delta(&self, text: String) -> Result<(), Gone> {
@@ -102,16 +118,16 @@ async fn write(
     if draft.evidence.passages.is_empty() {
         return events.whole(draft.abstain(None)).await;
     }
-    let request = composer.chat_request(ask, &draft);
-    let mut reply = match composer.gateway.call_stream(&request, &call_context(scope, ask)).await {
+    let call = composer.chat_call(ask, &draft);
+    let mut reply = match composer.gateway.call_stream(call, call_context(scope, ask)).await {
         Ok(reply) => reply,
         Err(failure) => {
-            draft.attempts = failure.attempts;
-            return events.whole(composer.quote(ask, draft, failure.error.outcome()).await).await;
+            (draft.attempts, draft.cost) = (failure.attempts, failure.cost);
+            return events.whole(composer.quote_after(ask, draft, &failure.error).await).await;
         }
     };
     let outcome = follow(composer, &draft, &mut reply, events).await?;
-    draft.attempts = reply.attempts().to_vec();
+    (draft.attempts, draft.cost) = (reply.attempts().to_vec(), reply.cost());
     let provider = reply.provider().to_owned();
     // The call is over: its place is free before the reader has taken the rest.
     drop(reply);
@@ -163,6 +179,8 @@ async fn follow(
                 events.delta(text).await?;
                 events.grounded(found).await?;
             }
+            // Nothing here offers tools, and what is counted is the gateway's business.
+            Some(Ok(ChatEvent::ToolCall(_) | ChatEvent::Usage(_))) => {}
             Some(Ok(ChatEvent::Done(end))) => break end,
             Some(Err(error)) if !shown => return Ok(Outcome::Nothing(error.outcome())),
             Some(Err(error)) => return Ok(Outcome::BrokeOff(error)),

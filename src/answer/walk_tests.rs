@@ -10,12 +10,12 @@ use crate::domain::{
 };
 use crate::gateway::mock_server::{Act, MockServer, Then};
 use crate::gateway::{
-    ChatMessage, Gateway, GatewaySettings, OpenAiCompatible, Provider, Reply, Role, Scripted, install_tls,
+    ChatMessage, Gateway, OpenAiCompatible, PromptBook, Provider, Reply, Role, Scripted, install_tls, test_gateway,
 };
 
 use super::compose::Composer;
 use super::evidence::tests::hit;
-use super::prompt::answer_prompt;
+use super::prompt::{ANSWER_PROMPT, PROMPTS};
 use super::request::Ask;
 use super::settings::AnswerSettings;
 use super::stream::{AnswerEvent, stream};
@@ -45,7 +45,7 @@ fn ask(question: &str) -> Ask {
         history: Vec::new(),
         model: None,
         max_tokens: 100,
-        prompt: answer_prompt(None).unwrap(),
+        prompt: PromptBook::new(PROMPTS).unwrap().pick(ANSWER_PROMPT, None, b"").unwrap(),
         session_id: None,
         trace_id: TraceId([1; 16]),
         deadline: Instant::now() + Duration::from_secs(30),
@@ -57,13 +57,13 @@ fn scope() -> TenantScope {
 }
 
 fn composer(gateway: Gateway) -> Arc<Composer> {
-    Arc::new(Composer { gateway: Arc::new(gateway), embedder: None, settings: AnswerSettings::default() })
+    Arc::new(Composer { gateway, embedder: None, settings: AnswerSettings::default() })
 }
 
 fn scripted(replies: Vec<Reply>) -> (Arc<Scripted>, Arc<Composer>) {
-    let provider = Arc::new(Scripted::new("scripted", "script-1", replies).unwrap());
-    let settings = GatewaySettings { backoff_base_ms: 1, backoff_max_ms: 1, ..GatewaySettings::default() };
-    (Arc::clone(&provider), composer(Gateway::new(provider as Arc<dyn Provider>, &settings)))
+    let provider = Arc::new(Scripted::new("mock", replies).unwrap());
+    let gateway = test_gateway::single(Arc::clone(&provider) as Arc<dyn Provider>);
+    (provider, composer(gateway))
 }
 
 fn says(text: &str) -> Arc<Composer> {
@@ -72,8 +72,8 @@ fn says(text: &str) -> Arc<Composer> {
 
 fn served(server: &MockServer) -> Arc<Composer> {
     install_tls();
-    let provider = OpenAiCompatible::new(&server.settings()).unwrap();
-    composer(Gateway::new(Arc::new(provider), &server.settings()))
+    let provider = OpenAiCompatible::new("mock", &server.settings()).unwrap();
+    composer(test_gateway::single(Arc::new(provider)))
 }
 
 const QUESTION: &str = "How many entries does the cache keep?";
@@ -103,7 +103,7 @@ async fn every_citation_of_an_answer_quotes_the_document() {
     assert_eq!(citation.span.slice(&content), Some(citation.quote.as_str()));
     assert!(answer.claims.iter().all(|claim| claim.verdict == Verdict::Supported));
     assert_eq!(answer.prompt.as_ref().map(|prompt| prompt.hash.len()), Some(64));
-    assert_eq!((answer.provider.as_deref(), answer.model.as_deref()), (Some("scripted"), Some("script-1")));
+    assert_eq!((answer.provider.as_deref(), answer.model.as_deref()), (Some("mock"), Some("asked-for")));
     assert!(answer.usage.input_tokens > 0 && answer.degraded.is_empty());
     assert_eq!(answer.sources.len(), 2);
 }
@@ -133,7 +133,7 @@ async fn a_model_that_refuses_makes_an_honest_refusal() {
 #[tokio::test]
 async fn without_a_model_the_answer_is_made_of_quotes() {
     let content = format!("Before. {CACHE}");
-    let answer = whole(&composer(Gateway::none())).await;
+    let answer = whole(&composer(test_gateway::none())).await;
 
     assert_eq!(answer.status, AnswerStatus::Fallback);
     assert!(answer.text.starts_with("The cache keeps 64 entries by default. [1]"), "{}", answer.text);
@@ -150,7 +150,7 @@ async fn without_a_model_the_answer_is_made_of_quotes() {
 
 #[tokio::test]
 async fn nothing_found_and_nothing_fitting_are_refusals() {
-    let composer = composer(Gateway::none());
+    let composer = composer(test_gateway::none());
     let nothing = composer.compose(&scope(), &ask(QUESTION), found(Vec::new())).await;
     let unfit = composer.compose(&scope(), &ask("Who signs the certificate?"), found(hits())).await;
 
@@ -232,7 +232,7 @@ async fn a_stream_says_what_the_whole_answer_says() {
 
 #[tokio::test]
 async fn a_stream_without_a_model_ends_with_the_same_quotes() {
-    let composer = composer(Gateway::none());
+    let composer = composer(test_gateway::none());
     let answer = whole(&composer).await;
     let events = streamed(&composer, QUESTION, hits()).await;
 

@@ -45,9 +45,14 @@ pub enum Command {
     Search(SearchArguments),
     /// Answer a question from the documents, with citations.
     Answer(AnswerArguments),
+    /// Ask the database in SQL: calls, costs, budgets, traces, documents. Only reads; works beside a server.
+    Sql(SqlArguments),
     /// Fetch, list or verify the model files.
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// List the prompts, show one, or compare two versions.
+    #[command(subcommand)]
+    Prompts(PromptsCommand),
     /// Show the settings in force, or make an API key.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -113,6 +118,32 @@ pub struct AnswerArguments {
     pub format: OutputFormat,
 }
 
+/// How the rows of a question are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TableFormat {
+    /// Aligned, for people.
+    Table,
+    /// An array of objects.
+    Json,
+    /// Comma-separated, with a line of names.
+    Csv,
+}
+
+#[derive(Debug, Args)]
+pub struct SqlArguments {
+    /// One statement that reads.
+    #[arg(value_name = "STATEMENT", required_unless_present = "tables")]
+    pub query: Option<String>,
+    /// List the tables with their columns.
+    #[arg(long, conflicts_with = "query")]
+    pub tables: bool,
+    #[arg(long, value_enum, default_value_t = TableFormat::Table)]
+    pub format: TableFormat,
+    /// Most rows.
+    #[arg(long, value_name = "ROWS", default_value_t = 10_000)]
+    pub limit: usize,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum ModelsCommand {
     /// Obtain every model of the manifest and check it; does nothing if all is there.
@@ -121,6 +152,28 @@ pub enum ModelsCommand {
     List,
     /// Hash every file again; fails if one is missing or wrong.
     Verify,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PromptsCommand {
+    /// Show every version of every prompt, where it comes from and its share of the calls.
+    List,
+    /// Print the file of a version.
+    Show {
+        /// Name of the prompt.
+        name: String,
+        /// The newest if absent.
+        version: Option<String>,
+    },
+    /// Print what changed between two versions; exit code 1 if they differ, 2 if they cannot be compared.
+    Diff {
+        /// Name of the prompt.
+        name: String,
+        /// The old version.
+        from: String,
+        /// The new version; the newest if absent.
+        to: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,4 +1,4 @@
-//! The command line: quickstart, serve, ingest, search, answer, models, config.
+//! The command line: quickstart, serve, ingest, search, answer, sql, models, prompts, config.
 
 mod args;
 mod door;
@@ -6,10 +6,12 @@ mod ingest;
 mod keys;
 pub mod models;
 mod output;
+mod prompts;
 mod quickstart;
 mod render;
 mod run;
 mod serve;
+mod sql;
 
 pub use ingest::media_type_of;
 pub use run::main;

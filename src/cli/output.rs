@@ -1,4 +1,4 @@
-//! Standard output, where it is the product of a command.
+//! Standard output, where it is the product of a command, and remarks beside it.
 
 use std::io::Write as _;
 
@@ -9,4 +9,9 @@ pub fn say(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         outcome => Ok(outcome?),
     }
+}
+
+/// Writes `text` to standard error, so that what is piped on stays clean. Nobody may be listening, which is no failure.
+pub fn remark(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

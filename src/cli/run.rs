@@ -13,11 +13,11 @@ use crate::telemetry;
 
 use super::args::{
     AnswerArguments, Arguments, Command, ConfigCommand, Global, IngestArguments, ModelsCommand, OutputFormat,
-    SearchArguments, ServeArguments,
+    PromptsCommand, SearchArguments, ServeArguments,
 };
 use super::door::Door;
 use super::output::say;
-use super::{ingest, keys, models, quickstart, render, serve};
+use super::{ingest, keys, models, prompts, quickstart, render, serve, sql};
 
 /// Reads the command line and runs its command; errors go to standard error, causes included.
 pub fn main() -> ExitCode {
@@ -59,7 +59,9 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Ingest(arguments) => return run_ingest(&global, config, arguments).await,
         Command::Search(arguments) => run_search(&global, config, arguments).await?,
         Command::Answer(arguments) => run_answer(&global, config, arguments).await?,
+        Command::Sql(arguments) => sql::run(&config.server.data_dir, &arguments).await?,
         Command::Models(command) => return run_models(config, command).await,
+        Command::Prompts(command) => return run_prompts(&config, command),
         Command::Config(ConfigCommand::Show) => say(&config.show())?,
         Command::Config(ConfigCommand::NewKey { tenant, scopes }) => say(&keys::new_key(&tenant, &scopes)?)?,
         Command::ParseWorker => {}
@@ -76,7 +78,7 @@ fn start_logging(config: &mut Config, global: &Global, command: &Command) -> any
         1 => config.log.log_filter = "info,plumb=debug".to_owned(),
         _ => config.log.log_filter = "trace".to_owned(),
     }
-    Ok(telemetry::start_logging(&config.log)?)
+    Ok(telemetry::start_logging(&config.log, &config.trace)?)
 }
 
 async fn run_ingest(global: &Global, config: Config, arguments: IngestArguments) -> anyhow::Result<ExitCode> {
@@ -133,6 +135,27 @@ async fn run_models(config: Config, command: ModelsCommand) -> anyhow::Result<Ex
         ModelsCommand::Verify => models::verify(&app::models(&config)?, &mut std::io::stdout()),
     });
     Ok(if work.await?? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_prompts(config: &Config, command: PromptsCommand) -> anyhow::Result<ExitCode> {
+    let book = app::prompts(&config.gateway)?;
+    match command {
+        PromptsCommand::List => say(&prompts::list(&book))?,
+        PromptsCommand::Show { name, version } => say(prompts::show(&book, &name, version.as_deref())?)?,
+        PromptsCommand::Diff { name, from, to } => match prompts::diff(&book, &name, &from, to.as_deref()) {
+            Ok(None) => {}
+            Ok(Some(changes)) => {
+                say(&changes)?;
+                return Ok(ExitCode::FAILURE);
+            }
+            // As `diff` does it: 1 says that the texts differ, so trouble needs another number.
+            Err(error) => {
+                complain(&format!("plumb: {error:#}\n"));
+                return Ok(ExitCode::from(2));
+            }
+        },
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Fetches what is missing and says what was done. Blocks.

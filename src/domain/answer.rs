@@ -1,6 +1,6 @@
 //! An answer, its sentences, and their evidence.
 
-use super::{ByteSpan, ChunkId, Degraded, DocumentId, Hit, Provenance};
+use super::{ByteSpan, ChunkId, Degraded, DocumentId, ErrorKind, Hit, Nanousd, Provenance};
 
 /// How an answer came about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,16 @@ pub struct Attempt {
     pub latency_ms: f64,
 }
 
+/// Why no model was, or could be, asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelProblem {
+    pub kind: ErrorKind,
+    /// One stable word, as in `degraded`.
+    pub reason: &'static str,
+    /// A sentence that is safe to show; names the budget where one refused.
+    pub detail: String,
+}
+
 /// The prompt that was used; the hash is computed from the template, so it cannot be forgotten.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptVersion {
@@ -90,6 +100,12 @@ pub struct Answer {
     pub prompt: Option<PromptVersion>,
     pub usage: Usage,
     pub attempts: Vec<Attempt>,
+    /// Of all attempts together.
+    pub cost: Nanousd,
+    /// The reply of an earlier or simultaneous call that was the same.
+    pub is_cached: bool,
+    /// Why no model wrote the answer, where one should have.
+    pub model_problem: Option<ModelProblem>,
     pub search_ms: f64,
     pub model_ms: f64,
     pub degraded: Vec<Degraded>,

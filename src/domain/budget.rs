@@ -164,6 +164,17 @@ impl BudgetScope {
         Some(if parts.is_empty() { EVERYTHING.to_owned() } else { parts.join("+") })
     }
 
+    /// True if the account of this name is one of this budget's.
+    pub fn covers(&self, account: &str) -> bool {
+        let Ok(account) = account.parse::<Self>() else { return false };
+        let pairs = self.dimensions().into_iter().zip(account.dimensions());
+        pairs.into_iter().all(|((_, wanted), (_, found))| match (wanted, found) {
+            (None, None) | (Some(Selector::Each), Some(_)) => true,
+            (Some(Selector::One(wanted)), Some(Selector::One(found))) => wanted == found,
+            _ => false,
+        })
+    }
+
     fn dimensions(&self) -> [(&'static str, Option<&Selector>); 4] {
         let [tenant, task, session, key] = DIMENSIONS;
         [
@@ -255,5 +266,10 @@ mod tests {
         assert_eq!(account("everything").as_deref(), Some("everything"));
         assert_eq!(account("tenant:other"), None);
         assert_eq!(account("key:*"), None);
+        for scope in ["session:*", "tenant:acme+task:*", "everything", "session:s%2B1"] {
+            let scope: BudgetScope = scope.parse().unwrap();
+            assert!(scope.covers(&scope.account(&payer).unwrap()), "{scope}");
+            assert!(!scope.covers("tenant:other+key:k"), "{scope}");
+        }
     }
 }

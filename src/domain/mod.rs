@@ -16,9 +16,10 @@ mod query;
 mod scope;
 mod trace;
 
-pub use answer::{Answer, AnswerStatus, Attempt, Citation, Claim, PromptVersion, Usage, Verdict};
+pub use answer::{Answer, AnswerStatus, Attempt, Citation, Claim, ModelProblem, PromptVersion, Usage, Verdict};
 pub use budget::{
-    Account, Amount, Budget, BudgetAction, BudgetEvent, BudgetPeriod, BudgetScope, InvalidScope, Payer, Reservation, Selector,
+    Account, Amount, Budget, BudgetAction, BudgetEvent, BudgetPeriod, BudgetScope, InvalidScope, Payer, Reservation,
+    Selector,
 };
 pub use chunk::{Chunk, EmbeddedChunk, Provenance};
 pub use collection::{Collection, Generation, GenerationState};
@@ -27,8 +28,8 @@ pub use error_kind::ErrorKind;
 pub use filter::{FILTER_MAX_DEPTH, FILTER_MAX_TERMS, Fields, Filter, InvalidFilter, Scalar, Test};
 pub use hit::{Degraded, Hit, Neighbour, ScoreBreakdown, ScoredChunk, SearchResult, StageScore, StageTimings};
 pub use ids::{
-    CallId, ChunkId, ChunkOwner, CollectionName, ContentHash, DocumentId, Fingerprint, GenerationId, InvalidId, NAME_MAX_BYTES,
-    Principal, Sequence, SpanId, TenantId, Timestamp, TraceId, hash_parts,
+    CallId, ChunkId, ChunkOwner, CollectionName, ContentHash, DocumentId, Fingerprint, GenerationId, InvalidId,
+    NAME_MAX_BYTES, Principal, Sequence, SpanId, TenantId, Timestamp, TraceId, hash_parts,
 };
 pub use ledger::{CacheUse, LlmCall, UsageSource};
 pub use money::Nanousd;

@@ -1,43 +1,76 @@
 //! The gateway: every call to a language model goes through here.
 //!
-//! It decides how often a call is tried, how long it may take and how many run at once. A streamed call is tried
-//! again only until its first piece has arrived: what a reader has seen cannot be taken back.
+//! It decides which models are asked in which order, how often, for how long and for how much. A streamed call is
+//! tried again only until its first piece has arrived: what a reader has seen cannot be taken back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures::StreamExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout_at};
-use tracing::{info, warn};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
-use crate::domain::{Attempt, TenantScope, TraceId};
+use crate::cache::Cache;
+use crate::domain::{
+    Amount, Attempt, CacheUse, CallId, Nanousd, Payer, PromptVersion, TenantId, TenantScope, Timestamp, TraceId,
+};
+use crate::store::LedgerQueue;
 
 use super::GatewayError;
-use super::contract::{ChatEvent, ChatRequest, ChatResponse, ChatStream, Provider};
-use super::retry::RetryPolicy;
-use super::settings::GatewaySettings;
+use super::budgets::{Budgets, Clock};
+use super::contract::{ChatMessage, ChatRequest, ChatResponse, ReplySchema, Tool};
+use super::estimate::most_input_tokens;
+use super::kill::KillSwitch;
+use super::plan::{BuildProvider, Model, Plan, Route};
+use super::reuse::{Reused, UnderWay};
+use super::settings::{GatewaySettings, Reuse};
+use super::stream::GatewayStream;
+use super::token_rate::TokenRate;
+use super::upstream::Places;
+use super::walk::Walk;
 
 /// On whose behalf and for what a model is called.
-#[derive(Debug, Clone, Copy)]
-pub struct CallContext<'a> {
-    pub scope: &'a TenantScope,
+#[derive(Debug, Clone)]
+pub struct CallContext {
+    pub scope: TenantScope,
     pub trace_id: TraceId,
     /// What the call is for (`answer`); a constant, since it becomes a label.
-    pub purpose: &'static str,
+    pub task: &'static str,
     /// The caller's own name for a series of calls.
-    pub session_id: Option<&'a str>,
+    pub session_id: Option<String>,
     /// The caller's own limit; the gateway's applies beside it.
     pub deadline: Instant,
 }
 
+/// What a model is asked, whichever model that will be.
+#[derive(Debug, Clone, Default)]
+pub struct ChatCall {
+    /// Oldest first.
+    pub messages: Vec<ChatMessage>,
+    /// One of the models that [`Gateway::allows`]; it alone is asked then. `None`: those of the task's route.
+    pub model: Option<String>,
+    /// Most tokens the model may write.
+    pub max_tokens: u32,
+    /// See [`ChatRequest::temperature`].
+    pub temperature: Option<f32>,
+    pub tools: Vec<Tool>,
+    pub schema: Option<ReplySchema>,
+    /// The prompt that the messages were made with.
+    pub prompt: Option<PromptVersion>,
+    /// What makes two calls of a tenant the same, whatever random marks their messages carry: a hash over everything
+    /// that may change the reply. `None`: no call is the same as this one.
+    pub identity: Option<[u8; 32]>,
+}
+
 /// A reply with the attempts it took, the successful one last.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CallSuccess {
     pub provider: String,
     pub response: ChatResponse,
     pub attempts: Vec<Attempt>,
+    /// Of all attempts together.
+    pub cost: Nanousd,
+    pub cache: CacheUse,
 }
 
 /// The last error with all attempts; none if the call was refused before the first.
@@ -47,259 +80,191 @@ pub struct CallFailure {
     #[source]
     pub error: GatewayError,
     pub attempts: Vec<Attempt>,
+    /// Servers may charge for calls that failed.
+    pub cost: Nanousd,
 }
 
-/// Calls to the configured provider, bounded in number and time.
-pub struct Gateway {
-    provider: Option<Arc<dyn Provider>>,
-    allowed_models: Vec<String>,
-    retry: RetryPolicy,
-    call_timeout: Duration,
-    places: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    max_waiting: usize,
+impl CallFailure {
+    /// Refused before any attempt.
+    pub fn refused(error: GatewayError) -> Self {
+        Self { error, attempts: Vec::new(), cost: Nanousd(0) }
+    }
+}
+
+/// What a gateway is made of.
+pub struct GatewayParts {
+    pub settings: GatewaySettings,
+    pub build: Box<BuildProvider>,
+    /// `None`: calls are not written down.
+    pub ledger: Option<LedgerQueue>,
+    pub budgets: Arc<Budgets>,
+    pub kill: Arc<KillSwitch>,
+    /// For answers that may be used again; `None`: there are none.
+    pub cache: Option<Arc<Cache>>,
+    pub clock: Clock,
+}
+
+/// Calls to the configured models, bounded in number, time and money. Clones share everything.
+#[derive(Clone)]
+pub struct Gateway(pub(super) Arc<Core>);
+
+/// See [`Gateway`].
+pub(super) struct Core {
+    pub plan: ArcSwap<Plan>,
+    build: Box<BuildProvider>,
+    pub ledger: Option<LedgerQueue>,
+    pub budgets: Arc<Budgets>,
+    pub kill: Arc<KillSwitch>,
+    pub cache: Option<Arc<Cache>>,
+    pub clock: Clock,
+    pub under_way: UnderWay,
+    tenants: Mutex<HashMap<TenantId, Arc<Tenant>>>,
+    settings: Mutex<GatewaySettings>,
+}
+
+/// What one tenant may take.
+pub(super) struct Tenant {
+    pub places: Places,
+    pub rate: Option<TokenRate>,
 }
 
 impl Gateway {
-    /// A gateway to `provider`.
-    pub fn new(provider: Arc<dyn Provider>, settings: &GatewaySettings) -> Self {
-        Self { provider: Some(provider), ..Self::without_provider(settings) }
+    pub fn new(parts: GatewayParts) -> Result<Self, GatewayError> {
+        let plan = Plan::build(&parts.settings, &parts.build, None)?;
+        Ok(Self(Arc::new(Core {
+            plan: ArcSwap::from_pointee(plan),
+            build: parts.build,
+            ledger: parts.ledger,
+            budgets: parts.budgets,
+            kill: parts.kill,
+            cache: parts.cache,
+            clock: parts.clock,
+            under_way: UnderWay::default(),
+            tenants: Mutex::default(),
+            settings: Mutex::new(parts.settings),
+        })))
     }
 
-    /// A gateway that refuses every call with [`GatewayError::NotConfigured`].
-    pub fn none() -> Self {
-        Self::without_provider(&GatewaySettings::default())
-    }
-
-    fn without_provider(settings: &GatewaySettings) -> Self {
-        Self {
-            provider: None,
-            allowed_models: settings.allowed_models.clone(),
-            retry: RetryPolicy::new(settings),
-            call_timeout: Duration::from_millis(settings.call_timeout_ms),
-            places: Arc::new(Semaphore::new(settings.max_concurrent_calls)),
-            waiting: AtomicUsize::new(0),
-            max_waiting: settings.max_waiting_calls,
+    /// Goes on with new settings. Calls under way end as they began; an error changes nothing.
+    pub fn configure(&self, settings: GatewaySettings) -> Result<(), GatewayError> {
+        let plan = Plan::build(&settings, &self.0.build, Some(&self.0.plan.load()))?;
+        self.0.budgets.configure(settings.configured_budgets()?);
+        self.0.plan.store(Arc::new(plan));
+        let mut current = self.0.settings.lock();
+        let same_tenants = current.tenant_max_concurrent_calls == settings.tenant_max_concurrent_calls
+            && current.tenant_tokens_per_minute == settings.tenant_tokens_per_minute;
+        if !same_tenants {
+            // Calls under way keep their places; the new bounds hold for those that follow.
+            self.0.tenants.lock().clear();
         }
+        *current = settings;
+        Ok(())
     }
 
     /// True if calls can be made at all.
     pub fn is_configured(&self) -> bool {
-        self.provider.is_some()
+        self.0.plan.load().is_configured()
     }
 
-    /// True if a request may name this model.
-    pub fn allows(&self, model: &str) -> bool {
-        self.provider.as_ref().is_some_and(|provider| provider.model() == model)
-            || self.allowed_models.iter().any(|allowed| allowed == model)
+    /// True if a request of this task may name this model.
+    pub fn allows(&self, task: &str, model: &str) -> bool {
+        self.0.plan.load().named(task, model).is_some()
     }
 
-    /// Asks for a whole reply.
-    pub async fn call(&self, request: &ChatRequest, context: &CallContext<'_>) -> Result<CallSuccess, CallFailure> {
-        let mut run = self.begin(context).await?;
-        loop {
-            let started = Instant::now();
-            match run.provider.chat(request, run.deadline).await {
-                Ok(response) => {
-                    run.record(&response.end.model, "ok", started);
-                    let provider = run.provider.name().to_owned();
-                    return Ok(CallSuccess { provider, response, attempts: run.attempts });
-                }
-                Err(error) => run.fail(request, error, started).await?,
-            }
+    /// Providers that are left alone for now because they failed too often.
+    pub fn broken_providers(&self) -> Vec<String> {
+        self.0.plan.load().broken_providers().into_iter().map(str::to_owned).collect()
+    }
+
+    pub fn kill_switch(&self) -> &KillSwitch {
+        &self.0.kill
+    }
+
+    pub fn budgets(&self) -> &Budgets {
+        &self.0.budgets
+    }
+
+    /// Asks for a whole reply. Dropping the future stops the call, unless another caller waits for the same reply.
+    pub async fn call(&self, call: ChatCall, context: CallContext) -> Result<CallSuccess, CallFailure> {
+        self.0.kill.check().map_err(CallFailure::refused)?;
+        let plan = self.0.plan.load_full();
+        match call.identity.filter(|_| plan.reuse > Reuse::None) {
+            Some(identity) => Reused { core: &self.0, plan, identity }.call(call, context).await,
+            None => Walk::begin(Arc::clone(&self.0), plan, call, context).await?.whole().await,
         }
     }
 
     /// Asks for a streamed reply; returns when its first piece has arrived.
-    pub async fn call_stream(
-        &self,
-        request: &ChatRequest,
-        context: &CallContext<'_>,
-    ) -> Result<GatewayStream, CallFailure> {
-        let mut run = self.begin(context).await?;
-        loop {
-            let started = Instant::now();
-            match first_piece(run.provider.as_ref(), request, run.deadline).await {
-                Ok((first, events)) => {
-                    let model = run.model(request).to_owned();
-                    run.record(&model, "streaming", started);
-                    let provider = run.provider.name().to_owned();
-                    return Ok(GatewayStream {
-                        provider,
-                        first: Some(first),
-                        events,
-                        attempts: run.attempts,
-                        started,
-                        _place: run.place,
-                    });
-                }
-                Err(error) => run.fail(request, error, started).await?,
-            }
-        }
-    }
-
-    async fn begin<'a>(&self, context: &'a CallContext<'a>) -> Result<Run<'a>, CallFailure> {
-        let refused = |error| CallFailure { error, attempts: Vec::new() };
-        let provider = self.provider.clone().ok_or_else(|| refused(GatewayError::NotConfigured))?;
-        let deadline = context.deadline.min(Instant::now() + self.call_timeout);
-        let place = self.take_place(provider.name(), deadline).await.map_err(refused)?;
-        Ok(Run { provider, deadline, place, attempts: Vec::new(), context, retry: self.retry })
-    }
-
-    async fn take_place(&self, provider: &str, deadline: Instant) -> Result<OwnedSemaphorePermit, GatewayError> {
-        let places = Arc::clone(&self.places);
-        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            return Ok(place);
-        }
-        let waiting = Waiting::enter(&self.waiting);
-        if waiting.before >= self.max_waiting {
-            return Err(GatewayError::Overloaded { waiting: waiting.before });
-        }
-        match timeout_at(deadline.into(), places.acquire_owned()).await {
-            Ok(place) => Ok(place.expect("the gateway never closes its semaphore")),
-            Err(_) => Err(GatewayError::Deadline { provider: provider.to_owned() }),
-        }
+    pub async fn call_stream(&self, call: ChatCall, context: CallContext) -> Result<GatewayStream, CallFailure> {
+        self.0.kill.check().map_err(CallFailure::refused)?;
+        let plan = self.0.plan.load_full();
+        Walk::begin(Arc::clone(&self.0), plan, call, context).await?.streamed().await
     }
 }
 
-/// The first event, with the rest of the stream.
-async fn first_piece(
-    provider: &dyn Provider,
-    request: &ChatRequest,
-    deadline: Instant,
-) -> Result<(ChatEvent, ChatStream), GatewayError> {
-    let mut events = provider.chat_stream(request, deadline).await?;
-    let broken_off = || GatewayError::BrokenOff { provider: provider.name().to_owned(), source: None };
-    let first = events.next().await.ok_or_else(broken_off)??;
-    Ok((first, events))
-}
-
-/// One call with its attempts so far.
-struct Run<'a> {
-    provider: Arc<dyn Provider>,
-    deadline: Instant,
-    place: OwnedSemaphorePermit,
-    attempts: Vec<Attempt>,
-    context: &'a CallContext<'a>,
-    retry: RetryPolicy,
-}
-
-impl Run<'_> {
-    fn model<'r>(&'r self, request: &'r ChatRequest) -> &'r str {
-        request.model.as_deref().unwrap_or(self.provider.model())
-    }
-
-    fn record(&mut self, model: &str, outcome: &'static str, started: Instant) {
-        let latency_ms = milliseconds(started);
-        info!(
-            trace_id = %self.context.trace_id,
-            tenant = %self.context.scope.tenant,
-            purpose = self.context.purpose,
-            session_id = self.context.session_id,
-            provider = self.provider.name(),
-            model,
-            attempt = self.attempts.len() + 1,
-            outcome,
-            latency_ms,
-            "model called"
-        );
-        self.attempts.push(Attempt {
-            provider: self.provider.name().to_owned(),
-            model: model.to_owned(),
-            outcome: outcome.to_owned(),
-            latency_ms,
+impl Core {
+    pub fn tenant(&self, tenant: &TenantId) -> Arc<Tenant> {
+        let mut tenants = self.tenants.lock();
+        if let Some(known) = tenants.get(tenant) {
+            return Arc::clone(known);
+        }
+        let settings = self.settings.lock();
+        let new = Arc::new(Tenant {
+            places: Places::new(settings.tenant_max_concurrent_calls, settings.tenant_max_concurrent_calls),
+            rate: settings.tenant_tokens_per_minute.map(|rate| TokenRate::new(rate, Instant::now())),
         });
+        tenants.insert(tenant.clone(), Arc::clone(&new));
+        new
     }
+}
 
-    /// Records a failed attempt and waits for the next, or gives up.
-    async fn fail(&mut self, request: &ChatRequest, error: GatewayError, started: Instant) -> Result<(), CallFailure> {
-        let model = self.model(request).to_owned();
-        self.record(&model, error.outcome(), started);
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        match self.retry.wait(&error, self.attempts.len() as u32, left, rand::random()) {
-            Some(wait) => {
-                sleep(wait).await;
-                Ok(())
-            }
-            None => {
-                let chain = with_sources(&error);
-                warn!(trace_id = %self.context.trace_id, attempts = self.attempts.len(), error = chain, "model call failed");
-                Err(CallFailure { error, attempts: std::mem::take(&mut self.attempts) })
-            }
+/// Which models a call may ask: its route, or the one it names.
+pub(super) fn route_of(plan: &Plan, call: &ChatCall, task: &str) -> Result<Route, GatewayError> {
+    match &call.model {
+        None => plan.route(task).filter(|route| !route.models.is_empty()).cloned().ok_or(GatewayError::NotConfigured),
+        Some(name) => {
+            let model = plan.named(task, name).ok_or(GatewayError::NotConfigured)?;
+            Ok(Route { models: vec![Arc::clone(model)], ..Route::default() })
         }
     }
 }
 
-/// An error with its sources on one line.
-fn with_sources(error: &GatewayError) -> String {
-    let mut line = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        line.push_str(": ");
-        line.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    line
-}
-
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
-}
-
-/// A caller in the queue, counted until dropped.
-struct Waiting<'a> {
-    count: &'a AtomicUsize,
-    before: usize,
-}
-
-impl<'a> Waiting<'a> {
-    fn enter(count: &'a AtomicUsize) -> Self {
-        Self { count, before: count.fetch_add(1, Ordering::AcqRel) }
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A streamed reply that keeps its place among the running calls until dropped. Dropping it stops the server.
-pub struct GatewayStream {
-    provider: String,
-    first: Option<ChatEvent>,
-    events: ChatStream,
-    attempts: Vec<Attempt>,
-    started: Instant,
-    _place: OwnedSemaphorePermit,
-}
-
-impl GatewayStream {
-    /// Name of the provider that answers.
-    pub fn provider(&self) -> &str {
-        &self.provider
-    }
-
-    /// All attempts; the last one is `streaming` until the stream has ended.
-    pub fn attempts(&self) -> &[Attempt] {
-        &self.attempts
-    }
-
-    /// The next event; `None` after [`ChatEvent::Done`] or an error.
-    pub async fn next(&mut self) -> Option<Result<ChatEvent, GatewayError>> {
-        let event = match self.first.take() {
-            Some(event) => Ok(event),
-            None => self.events.next().await?,
-        };
-        let outcome = match &event {
-            Ok(ChatEvent::Delta(_)) => return Some(event),
-            Ok(ChatEvent::Done(_)) => "ok",
-            Err(error) => error.outcome(),
-        };
-        if let Some(attempt) = self.attempts.last_mut() {
-            attempt.outcome = outcome.to_owned();
-            attempt.latency_ms = milliseconds(self.started);
+/// The most that a call can cost: every attempt of every model that may be asked, each as long as it may be.
+pub(super) fn worst_case(plan: &Plan, route: &Route, request: &ChatRequest, clock: &Clock) -> Amount {
+    let mut models: Vec<&Arc<Model>> = Vec::new();
+    for model in route.models.iter().chain(&route.on_context_too_long).chain(&route.on_content_filter) {
+        if !models.iter().any(|known| known.name == model.name) {
+            models.push(model);
         }
-        Some(event)
     }
+    let usage = crate::domain::Usage {
+        input_tokens: most_input_tokens(request),
+        cached_input_tokens: 0,
+        output_tokens: u64::from(request.max_tokens),
+    };
+    let attempts = u64::from(plan.retry.max_attempts);
+    let (day, tokens) = (super::walk::day(clock()), usage.input_tokens + usage.output_tokens);
+    let cost = models.iter().map(|model| {
+        let price = plan.prices.price(&model.provider, &model.model, day).unwrap_or_default();
+        Nanousd(price.of(usage).0.saturating_mul(attempts))
+    });
+    Amount { cost: cost.sum(), tokens: tokens * attempts * models.len() as u64, calls: 1 }
+}
+
+/// Whom budgets charge.
+pub(super) fn payer<'a>(context: &'a CallContext) -> Payer<'a> {
+    Payer {
+        tenant: context.scope.tenant.as_str(),
+        task: context.task,
+        session: context.session_id.as_deref(),
+        key: context.scope.key_id.as_deref(),
+    }
+}
+
+/// Ids grow with time, so that the ledger's index is written at one end; eight random bytes keep them apart.
+pub(super) fn new_call_id(now: Timestamp) -> CallId {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&now.0.to_be_bytes());
+    id[8..].copy_from_slice(&rand::random::<u64>().to_be_bytes());
+    CallId(id)
 }

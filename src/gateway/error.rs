@@ -7,12 +7,30 @@ use crate::domain::ErrorKind;
 /// An error of the gateway. Holds no secret and nothing of the request.
 #[derive(Debug, thiserror::Error)]
 pub enum GatewayError {
-    #[error("no model provider is configured")]
+    #[error("no model is configured for this task")]
     NotConfigured,
     #[error("the gateway settings are not valid: {detail}")]
     Settings { detail: String },
-    #[error("{waiting} calls wait for a model already, more are not taken")]
-    Overloaded { waiting: usize },
+    #[error("the kill switch is on: {reason}")]
+    Killed { reason: String },
+    /// A budget has nothing left for the worst case of this call.
+    #[error("the budget {budget} is used up: {detail}")]
+    BudgetExceeded {
+        /// Scope and period, as `GET /budgets` shows them.
+        budget: String,
+        detail: String,
+        /// Until its period ends; `None`: it does not end.
+        retry_after: Option<Duration>,
+    },
+    #[error("{waiting} calls wait for {place} already, more are not taken")]
+    Overloaded { place: String, waiting: usize },
+    /// A rate of tokens that is set here, not the server's.
+    #[error("{whose} may use {tokens_per_minute} tokens a minute, which are used up")]
+    TokenRate { whose: String, tokens_per_minute: u32, retry_after: Duration },
+    #[error("{provider} failed {failures} times in a row and is left alone for a while")]
+    BreakerOpen { provider: String, failures: u32, retry_after: Duration },
+    #[error("the call could not be written down beforehand, so it was not made")]
+    Ledger(#[source] crate::store::NotDurable),
     #[error("cannot reach {provider}")]
     Unreachable {
         provider: String,
@@ -29,6 +47,12 @@ pub enum GatewayError {
         /// The server's own words, shortened.
         detail: String,
     },
+    /// The server says that the call does not fit into the model.
+    #[error("{provider} cannot take a call that long: {detail}")]
+    ContextTooLong { provider: String, status: u16, detail: String },
+    /// The server's content filter refuses the call or withholds the reply.
+    #[error("the content filter of {provider} refused: {detail}")]
+    ContentFiltered { provider: String, status: u16, detail: String },
     #[error("{provider} answered with content type {found:?}, expected {expected}")]
     ContentType { provider: String, found: String, expected: &'static str },
     #[error("{provider} sent more than {limit_bytes} bytes")]
@@ -46,24 +70,50 @@ pub enum GatewayError {
     Malformed { provider: String, detail: String },
     #[error("the deadline passed before {provider} was done")]
     Deadline { provider: String },
+    /// The call that this one shares its reply with.
+    #[error("{0}")]
+    Shared(#[source] std::sync::Arc<super::CallFailure>),
+}
+
+/// Whether a server may have worked, and so may charge, for a call that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// It said no, or was not asked.
+    None,
+    /// It may have done anything up to all it was allowed to.
+    Unknown,
 }
 
 impl GatewayError {
+    /// The error itself, where it is shared.
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::Shared(failure) => failure.error.root(),
+            error => error,
+        }
+    }
+
     /// The shared kind: retry policy and HTTP status read nothing else.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotConfigured | Self::Overloaded { .. } => ErrorKind::Unavailable,
+            Self::NotConfigured | Self::Overloaded { .. } | Self::Killed { .. } | Self::BreakerOpen { .. } => {
+                ErrorKind::Unavailable
+            }
+            Self::Ledger(_) => ErrorKind::Unavailable,
+            Self::BudgetExceeded { .. } | Self::TokenRate { .. } => ErrorKind::RateLimited,
             Self::Deadline { .. } => ErrorKind::DeadlineExceeded,
             Self::Status { status: 429, .. } => ErrorKind::RateLimited,
             // 408, 425 and every 5xx (529 is "overloaded" at some vendors): the same call may do later.
             Self::Status { status: 408 | 425 | 500.., .. } => ErrorKind::Upstream,
             // The server refuses this call or this key: asking again changes nothing.
             Self::Status { .. } | Self::Settings { .. } => ErrorKind::Internal,
+            Self::ContextTooLong { .. } | Self::ContentFiltered { .. } => ErrorKind::Unprocessable,
             // A server that sends the wrong type or too much does so again.
             Self::ContentType { .. } | Self::TooLarge { .. } => ErrorKind::Internal,
             Self::Unreachable { .. } | Self::Idle { .. } | Self::BrokenOff { .. } | Self::Malformed { .. } => {
                 ErrorKind::Upstream
             }
+            Self::Shared(failure) => failure.error.kind(),
         }
     }
 
@@ -72,25 +122,71 @@ impl GatewayError {
         match self {
             Self::NotConfigured => "not_configured",
             Self::Settings { .. } => "misconfigured",
+            Self::Killed { .. } => "kill_switch",
+            Self::BudgetExceeded { .. } => "budget_exceeded",
             Self::Overloaded { .. } => "overloaded",
+            Self::TokenRate { .. } => "token_rate",
+            Self::BreakerOpen { .. } => "breaker_open",
+            Self::Ledger(_) => "ledger_unavailable",
             Self::Unreachable { .. } => "unreachable",
             Self::Status { status: 429, .. } => "rate_limited",
             Self::Status { status: 500.., .. } => "server_error",
             Self::Status { .. } => "refused",
+            Self::ContextTooLong { .. } => "context_too_long",
+            Self::ContentFiltered { .. } => "content_filter",
             Self::ContentType { .. } => "wrong_content_type",
             Self::TooLarge { .. } => "too_large",
             Self::Idle { .. } => "idle",
             Self::BrokenOff { .. } => "broken_off",
             Self::Malformed { .. } => "malformed",
             Self::Deadline { .. } => "deadline",
+            Self::Shared(failure) => failure.error.outcome(),
         }
     }
 
-    /// How long the server asked to be left alone; `None` where it did not say.
+    /// How long to leave the server, or us, alone; `None` where nobody said.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Status { retry_after, .. } => *retry_after,
+            Self::Status { retry_after, .. } | Self::BudgetExceeded { retry_after, .. } => *retry_after,
+            Self::TokenRate { retry_after, .. } | Self::BreakerOpen { retry_after, .. } => Some(*retry_after),
+            Self::Shared(failure) => failure.error.retry_after(),
             _ => None,
+        }
+    }
+
+    /// The HTTP status that the server answered with; `None` if it did not get that far.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Status { status, .. }
+            | Self::ContextTooLong { status, .. }
+            | Self::ContentFiltered { status, .. } => Some(*status),
+            Self::ContentType { .. } | Self::TooLarge { .. } | Self::Malformed { .. } => Some(200),
+            _ => None,
+        }
+    }
+
+    /// Whether the server may charge for the call.
+    pub fn work(&self) -> Work {
+        match self {
+            Self::NotConfigured
+            | Self::Settings { .. }
+            | Self::BudgetExceeded { .. }
+            | Self::Overloaded { .. }
+            | Self::TokenRate { .. }
+            | Self::BreakerOpen { .. }
+            | Self::Ledger(_)
+            | Self::Unreachable { .. }
+            | Self::Status { .. }
+            | Self::ContextTooLong { .. }
+            | Self::ContentFiltered { .. }
+            | Self::Shared(_) => Work::None,
+            Self::Killed { .. }
+            | Self::ContentType { .. }
+            | Self::TooLarge { .. }
+            | Self::Idle { .. }
+            | Self::BrokenOff { .. }
+            | Self::Malformed { .. }
+            | Self::Deadline { .. } => Work::Unknown,
         }
     }
 }

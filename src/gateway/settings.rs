@@ -1,177 +1,186 @@
-//! Settings of the gateway: which server is asked, and how long and how often.
+//! Settings of the gateway: models and routes, prices, budgets, and how long and how often a call is tried.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
-use secrecy::SecretString;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-/// The wire format of the configured server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProviderKind {
-    /// `POST {base_url}/chat/completions` as OpenAI and most local servers speak it.
-    OpenaiCompatible,
-    /// Replays `script`: demonstrations and tests without a model.
-    Scripted,
-}
+use super::provider_settings::ProviderSettings;
 
-/// The request field that carries the limit on written tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum TokenLimitField {
-    /// Understood by nearly every compatible server.
-    MaxTokens,
-    /// Demanded by OpenAI's reasoning models.
-    MaxCompletionTokens,
-}
-
-/// How the gateway reaches a language model.
+/// How the gateway reaches language models.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GatewaySettings {
-    /// Which server is asked. Default none: answers are then made of quoted sentences.
-    pub provider: Option<ProviderKind>,
-    /// Name of the provider in answers, logs and metrics. Default `openai`.
-    pub name: String,
-    /// Where the server's API begins, without a slash at the end. Default `https://api.openai.com/v1`, the
-    /// address that the wire format comes from.
-    pub base_url: String,
-    /// The model that is asked. Default empty: there is no model that every server has, so it must be named.
-    pub model: String,
-    /// Further models that a request may name. Default none: a request must not choose what the operator pays.
+    /// Servers, by a name of your choice. Default none: answers are then made of quoted sentences.
+    pub providers: BTreeMap<String, ProviderSettings>,
+    /// Models, by a name of your choice.
+    pub models: BTreeMap<String, ModelSettings>,
+    /// Which models a task uses; `default` is for tasks without a route. Default: where there is one model only, it is
+    /// the route of every task.
+    pub routes: BTreeMap<String, RouteSettings>,
+    /// Further models that a request may name, besides those of its route. Default none: a request must not choose what
+    /// the operator pays.
     pub allowed_models: Vec<String>,
-    /// Sent as `Authorization: Bearer`. Default none: local servers need no key.
-    #[serde(serialize_with = "masked")]
-    pub api_key: Option<SecretString>,
-    /// Headers added to every call; their values are masked when settings are shown, since some carry keys.
-    #[serde(serialize_with = "masked_values")]
-    pub extra_headers: BTreeMap<String, SecretString>,
-    /// Proxy that calls go through. Default none; the environment's proxy variables are not read.
-    pub proxy_url: Option<String>,
-    /// Which field carries the limit on written tokens. Default `max_tokens`.
-    pub token_limit_field: TokenLimitField,
-    /// Longest wait for a connection, ms. Default 5,000: a server that takes longer is as good as down.
-    pub connect_timeout_ms: u64,
-    /// Longest single attempt, ms. Default 60,000: about 1,000 tokens of a slow local model.
-    pub request_timeout_ms: u64,
-    /// Longest silence inside a reply, ms. Default 20,000: models may pause, dead connections do not recover.
-    pub idle_timeout_ms: u64,
-    /// Longest whole call with all its attempts and waits, ms. Default 90,000: one slow attempt and one retry.
+    /// Prices beside and before the built-in ones. The newest that has begun holds.
+    pub prices: Vec<PriceSettings>,
+    /// What a model without a price costs. Default `refuse`: the server does not start with such a model.
+    pub unknown_price: UnknownPrice,
+    /// Caps on spending that hold from the start; more can be set with `PUT /budgets/{scope}`.
+    pub budgets: Vec<BudgetSettings>,
+    /// Address that gets a POST with each alert of a budget. Default none.
+    pub alert_webhook_url: Option<String>,
+    /// Versions of prompts that take a share of the calls, by prompt: `answer = { "1" = 90, "2" = 10 }`. Default: the
+    /// newest version takes all.
+    pub prompt_split: BTreeMap<String, BTreeMap<String, u32>>,
+    /// Folder with further versions of prompts. Default none: those that are built in.
+    pub prompts_dir: Option<PathBuf>,
+    /// Longest whole call with all its attempts, fallbacks and waits, ms. Default 90,000: one slow attempt and another.
     pub call_timeout_ms: u64,
-    /// Most bytes read of one reply. Default 4 MiB: a hundred times the longest useful answer.
-    pub max_response_bytes: usize,
-    /// Most attempts of one call. Default 3: more would wait longer than people do.
+    /// Most attempts of one model in one call. Default 3: more would wait longer than people do.
     pub max_attempts: u32,
     /// Upper end of the first wait between attempts, ms; doubles with each. Default 250.
     pub backoff_base_ms: u64,
     /// Upper end of any wait between attempts, ms. Default 8,000. A longer `Retry-After` is kept nevertheless.
     pub backoff_max_ms: u64,
-    /// Most calls at once. Default 16: enough for a hosted model, and a local one queues by itself.
-    pub max_concurrent_calls: usize,
-    /// Most calls that wait for a place. Default 64: beyond that a quick refusal is kinder than a late answer.
-    pub max_waiting_calls: usize,
-    /// Replies of the scripted provider, in order and then again from the first. Default none.
-    pub script: Vec<String>,
+    /// Most calls of one tenant at once. Default 32: twice what one provider takes, so that a tenant alone can use it.
+    pub tenant_max_concurrent_calls: usize,
+    /// Most input and output tokens of one tenant a minute. Default none.
+    pub tenant_tokens_per_minute: Option<u32>,
+    /// Whether calls that are the same are answered once. Default `coalesce`: only those under way at the same time.
+    pub reuse: Reuse,
+    /// How long a kept answer may be used again, s. Default 3,600.
+    pub cache_ttl_s: u64,
+    /// Whether prompts and replies are kept in the ledger, redacted. Default `none`: they hold what people wrote.
+    pub ledger_bodies: LedgerBodies,
+    /// Starts with every call to a model refused. Default false; `PLUMB_KILL_SWITCH=1` is the same.
+    pub kill_switch: bool,
+    /// Time between two looks at the settings file, ms. Default 1,000; 0 never looks.
+    pub reload_every_ms: u64,
+}
+
+/// What calls that are the same share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reuse {
+    /// Nothing.
+    None,
+    /// One answer while it is being made.
+    Coalesce,
+    /// Also an answer that was made before to exactly the same call.
+    Exact,
+}
+
+/// What a model without a price costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownPrice {
+    Refuse,
+    /// Nothing: for models on machines of your own.
+    Free,
+}
+
+/// What the ledger keeps of a call's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LedgerBodies {
+    None,
+    /// Both, with what looks like a key, an address of mail or a card number replaced.
+    Redacted,
+}
+
+/// A model of a provider.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSettings {
+    /// Name in `gateway.providers`.
+    pub provider: String,
+    /// The provider's own name for it.
+    pub model: String,
+    /// Input and output tokens together that it can hold; longer calls go to the next model that holds more.
+    #[serde(default)]
+    pub context_tokens: Option<u32>,
+}
+
+/// Which models a task uses, first to last.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSettings {
+    /// Names in `gateway.models`; each is asked when the one before it fails.
+    pub models: Vec<String>,
+    /// Asked instead of the next one when a model says that the call is too long for it.
+    #[serde(default)]
+    pub on_context_too_long: Vec<String>,
+    /// Asked when a model refuses or cuts by its content filter. Default none: the refusal stands.
+    #[serde(default)]
+    pub on_content_filter: Vec<String>,
+}
+
+/// The price of a model from a day on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PriceSettings {
+    /// Name in `gateway.providers`, or `*`.
+    pub provider: String,
+    /// The provider's own name for the model.
+    pub model: String,
+    /// First day (UTC) on which it holds, `2026-01-31`.
+    pub from: jiff::civil::Date,
+    /// US dollars for a million tokens.
+    pub input_usd_per_mtok: f64,
+    /// For input that the server had cached. Default: as other input.
+    #[serde(default)]
+    pub cached_input_usd_per_mtok: Option<f64>,
+    pub output_usd_per_mtok: f64,
+}
+
+/// A cap on spending. At least one limit must be given; each that is given holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetSettings {
+    /// `everything`, or dimensions joined by `+`: `tenant:acme+task:answer`, `session:*` (each session for itself).
+    pub scope: String,
+    /// When counting starts anew (UTC).
+    pub period: crate::domain::BudgetPeriod,
+    #[serde(default)]
+    pub limit_usd: Option<f64>,
+    #[serde(default)]
+    pub limit_tokens: Option<u64>,
+    /// Calls: the turns of a session, the steps of a task.
+    #[serde(default)]
+    pub limit_calls: Option<u64>,
+    /// Share of a limit at which one alert is sent. Default 0.5.
+    #[serde(default = "half")]
+    pub alert_at: f64,
+}
+
+fn half() -> f64 {
+    0.5
 }
 
 impl Default for GatewaySettings {
     fn default() -> Self {
         Self {
-            provider: None,
-            name: "openai".to_owned(),
-            base_url: "https://api.openai.com/v1".to_owned(),
-            model: String::new(),
+            providers: BTreeMap::new(),
+            models: BTreeMap::new(),
+            routes: BTreeMap::new(),
             allowed_models: Vec::new(),
-            api_key: None,
-            extra_headers: BTreeMap::new(),
-            proxy_url: None,
-            token_limit_field: TokenLimitField::MaxTokens,
-            connect_timeout_ms: 5_000,
-            request_timeout_ms: 60_000,
-            idle_timeout_ms: 20_000,
+            prices: Vec::new(),
+            unknown_price: UnknownPrice::Refuse,
+            budgets: Vec::new(),
+            alert_webhook_url: None,
+            prompt_split: BTreeMap::new(),
+            prompts_dir: None,
             call_timeout_ms: 90_000,
-            max_response_bytes: 4 << 20,
             max_attempts: 3,
             backoff_base_ms: 250,
             backoff_max_ms: 8_000,
-            max_concurrent_calls: 16,
-            max_waiting_calls: 64,
-            script: Vec::new(),
+            tenant_max_concurrent_calls: 32,
+            tenant_tokens_per_minute: None,
+            reuse: Reuse::Coalesce,
+            cache_ttl_s: 3_600,
+            ledger_bodies: LedgerBodies::None,
+            kill_switch: false,
+            reload_every_ms: 1_000,
         }
-    }
-}
-
-impl GatewaySettings {
-    /// What is wrong with these settings, one sentence each, naming the field; empty if nothing is.
-    pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let positive = [
-            ("connect_timeout_ms", self.connect_timeout_ms),
-            ("request_timeout_ms", self.request_timeout_ms),
-            ("idle_timeout_ms", self.idle_timeout_ms),
-            ("call_timeout_ms", self.call_timeout_ms),
-            ("max_response_bytes", self.max_response_bytes as u64),
-            ("max_attempts", u64::from(self.max_attempts)),
-            ("max_concurrent_calls", self.max_concurrent_calls as u64),
-        ];
-        problems.extend(
-            positive.iter().filter(|(_, value)| *value == 0).map(|(name, _)| format!("{name} must be above 0")),
-        );
-        match self.provider {
-            Some(ProviderKind::OpenaiCompatible) if self.model.is_empty() => {
-                problems.push("model must be named when a provider is configured".to_owned());
-            }
-            Some(ProviderKind::Scripted) if self.script.is_empty() => {
-                problems.push("script must hold at least one reply for the scripted provider".to_owned());
-            }
-            _ => {}
-        }
-        problems
-    }
-}
-
-const MASK: &str = "***";
-
-fn masked<S: Serializer>(secret: &Option<SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
-    match secret {
-        Some(_) => serializer.serialize_some(MASK),
-        None => serializer.serialize_none(),
-    }
-}
-
-fn masked_values<S: Serializer>(headers: &BTreeMap<String, SecretString>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(headers.keys().map(|name| (name, MASK)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shown_settings_hold_no_secret() {
-        let json = r#"{"api_key": "sk-hidden-1", "extra_headers": {"x-team-key": "hidden-2"}}"#;
-        let settings: GatewaySettings = serde_json::from_str(json).unwrap();
-
-        let shown = serde_json::to_string(&settings).unwrap() + &format!("{settings:?}");
-
-        assert!(!shown.contains("hidden"), "{shown}");
-        assert!(shown.contains("x-team-key"));
-    }
-
-    #[test]
-    fn the_defaults_are_valid_and_a_provider_without_a_model_is_not() {
-        assert_eq!(GatewaySettings::default().problems(), Vec::<String>::new());
-
-        let settings = GatewaySettings {
-            provider: Some(ProviderKind::OpenaiCompatible),
-            max_attempts: 0,
-            ..GatewaySettings::default()
-        };
-        assert_eq!(settings.problems().len(), 2, "{:?}", settings.problems());
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused() {
-        assert!(serde_json::from_str::<GatewaySettings>(r#"{"base_ulr": "x"}"#).is_err());
     }
 }

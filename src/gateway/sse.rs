@@ -1,34 +1,25 @@
 //! Server-sent events (WHATWG HTML, "Interpreting an event stream"), as far as model servers use them: `data` only.
-//!
-//! Written here because the decoder must stay linear and bounded whatever arrives: a general one re-scans its
-//! buffer with every read, so a long line sent byte by byte would cost the square of its length.
+
+use super::lines::LineDecoder;
 
 /// Cuts bytes into events. Bytes may arrive cut anywhere.
 #[derive(Debug, Default)]
 pub struct SseDecoder {
-    buffer: Vec<u8>,
-    /// Where in `buffer` the next line starts.
-    start: usize,
-    /// Bytes of `buffer` already searched for a line end.
-    scanned: usize,
+    lines: LineDecoder,
     data: Option<String>,
 }
 
 impl SseDecoder {
     /// Takes bytes as they arrive; the caller bounds their sum.
     pub fn push(&mut self, bytes: &[u8]) {
-        // Lines already taken are dropped before the buffer grows, so it never holds more than one read and a line.
-        self.buffer.drain(..self.start);
-        self.scanned -= self.start;
-        self.start = 0;
-        self.buffer.extend_from_slice(bytes);
+        self.lines.push(bytes);
     }
 
     /// The `data` of the next complete event; `None` until more bytes arrive. Comments and other fields are skipped.
     /// An event that is not closed by an empty line is not an event.
     pub fn next_event(&mut self) -> Result<Option<String>, std::str::Utf8Error> {
-        while let Some(line) = self.next_line() {
-            let line = std::str::from_utf8(&self.buffer[line])?;
+        while let Some(line) = self.lines.next_line() {
+            let line = std::str::from_utf8(line)?;
             if line.is_empty() {
                 if let Some(data) = self.data.take() {
                     return Ok(Some(data));
@@ -44,20 +35,6 @@ impl SseDecoder {
             }
         }
         Ok(None)
-    }
-
-    /// A line without its end; a lone CR, which no model server sends, does not end a line.
-    fn next_line(&mut self) -> Option<std::ops::Range<usize>> {
-        let Some(offset) = self.buffer[self.scanned..].iter().position(|&byte| byte == b'\n') else {
-            self.scanned = self.buffer.len();
-            return None;
-        };
-        let newline = self.scanned + offset;
-        let end = if newline > self.start && self.buffer[newline - 1] == b'\r' { newline - 1 } else { newline };
-        let line = self.start..end;
-        self.start = newline + 1;
-        self.scanned = self.start;
-        Some(line)
     }
 }
 

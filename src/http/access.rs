@@ -16,7 +16,7 @@ use super::auth::{Caller, looks_like_a_key};
 use super::permits::keep;
 use super::problem::{Problem, ProblemKind};
 use super::state::AppState;
-use super::trace::{RequestContext, ServedTenant};
+use super::trace::{RequestContext, ServedTenant, record_tenant};
 
 /// A request whose caller is known and allowed.
 #[derive(Debug, Clone)]
@@ -57,6 +57,7 @@ pub(super) async fn check_address(State(app): State<AppState>, request: Request,
 pub(super) async fn authenticate(State(app): State<AppState>, mut request: Request, next: Next) -> Response {
     match app.authenticator.caller(request.headers(), Timestamp::now()) {
         Ok(caller) => {
+            record_tenant(&caller.tenant);
             let tenant = ServedTenant(caller.tenant.clone());
             request.extensions_mut().insert(caller);
             let mut response = next.run(request).await;

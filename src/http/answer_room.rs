@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 
 use crate::answer::{AnswerError, AnswerEvent as Made, AnswerRequest as Asked, Answerer};
 use crate::domain::{Answer, TenantScope};
-use crate::gateway::{ChatMessage, Role as Speaker};
+use crate::gateway::{ChatMessage, GatewayError, Role as Speaker};
 use crate::search::SearchError;
 
 use super::ports::{AnswerEvent, AnswerPort, AnswerRequest, Failure, Role};
@@ -69,6 +69,15 @@ fn event(made: Made) -> AnswerEvent {
 }
 
 fn failure(error: &AnswerError) -> Failure {
+    if let AnswerError::Gateway(source) = error {
+        match source.root() {
+            GatewayError::BudgetExceeded { .. } => {
+                return Failure::budget_exceeded(source.to_string(), source.retry_after());
+            }
+            GatewayError::Killed { .. } => return Failure::kill_switch(),
+            _ => {}
+        }
+    }
     let fields = match error {
         AnswerError::Invalid(faults) => faults.iter().cloned().map(Into::into).collect(),
         AnswerError::Search(_) | AnswerError::Gateway(_) => Vec::new(),
@@ -88,9 +97,9 @@ fn failure(error: &AnswerError) -> Failure {
     };
     tracing::debug!(error = error as &dyn std::error::Error, "a question could not be answered");
     Failure {
-        kind: error.kind(),
         detail,
         fields,
         retry_after: error.retry_after_ms().map(std::time::Duration::from_millis),
+        ..Failure::new(error.kind())
     }
 }

@@ -301,8 +301,12 @@ mod tests {
     fn principals_narrow_owners_and_widen_readers() {
         let ann = Principal::new("user:ann").unwrap();
         let eng = Principal::new("group:eng").unwrap();
-        let reader =
-            Caller { tenant: tenant(), permissions: [Permission::Search].into(), principals: [eng.clone()].into(), key_id: None };
+        let reader = Caller {
+            tenant: tenant(),
+            permissions: [Permission::Search].into(),
+            principals: [eng.clone()].into(),
+            key_id: None,
+        };
         let writer = Caller { permissions: [Permission::Write].into(), ..reader.clone() };
 
         assert_eq!(reader.scope().visibility, Visibility::Principals([eng.clone()].into()));

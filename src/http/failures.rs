@@ -10,8 +10,8 @@ use crate::ingest::{IngestError, ItemError};
 use crate::search::{InvalidQuery, SearchError};
 use crate::store::StoreError;
 
-use super::ports::Failure;
-use super::problem::{FieldError, Problem, chain, safe_sentence};
+use super::ports::{Failure, Refusal};
+use super::problem::{FieldError, Problem, ProblemKind, chain, safe_sentence};
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
@@ -78,16 +78,28 @@ impl From<IngestError> for Problem {
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
-        let mut problem = if failure.fields.is_empty() {
-            Self::new(failure.kind.into(), safe_sentence(failure.kind))
-        } else {
-            Self::fields(failure.fields)
+        let mut problem = match failure.refusal {
+            Some(refusal) => refused(refusal),
+            None if failure.fields.is_empty() => told(failure.kind, safe_sentence(failure.kind).to_owned()),
+            None => Self::fields(failure.fields),
         };
         if let Some(detail) = failure.detail {
             problem.detail = detail;
         }
-        problem.retry_after = failure.retry_after.or_else(|| Self::default_retry(failure.kind));
+        problem.retry_after = failure.retry_after.or(problem.retry_after);
         problem
+    }
+}
+
+// Without a time to come again: neither a budget nor a switch changes within a known second.
+fn refused(refusal: Refusal) -> Problem {
+    match refusal {
+        Refusal::BudgetExceeded => {
+            Problem::new(ProblemKind::BudgetExceeded, "a budget for language models is used up; see GET /budgets")
+        }
+        Refusal::KillSwitch => {
+            Problem::new(ProblemKind::KillSwitch, "calls to language models are switched off by an operator")
+        }
     }
 }
 

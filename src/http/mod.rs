@@ -4,6 +4,7 @@ mod access;
 mod answer_room;
 mod auth;
 mod body;
+mod control_room;
 mod failures;
 mod forms;
 mod intake;
@@ -28,10 +29,11 @@ mod wire;
 
 pub use answer_room::AnswerRoom;
 pub use auth::{AuthError, AuthSettings, KeySettings, check_listen, new_key};
+pub use control_room::ControlRoom;
 pub use local::LocalDoor;
 pub use ports::{
-    AnswerEvent, AnswerPort, AnswerRequest, Failure, IngestPort, Role, SearchPort, Severity, Shortfall, StatusPort,
-    Turn,
+    AccountState, AnswerEvent, AnswerPort, AnswerRequest, BudgetSource, BudgetState, ControlPort, Failure, IngestPort,
+    KillState, Refusal, Role, SearchPort, Severity, Shortfall, StatusPort, Switch, Turn,
 };
 pub use problem::FieldError;
 pub use rooms::{IngestRoom, SearchRoom};

@@ -17,6 +17,7 @@ use super::problem::{FieldError, ProblemBody, ProblemKind};
         (name = "documents", description = "Documents in and out, and what is stored"),
         (name = "search", description = "Ranked passages"),
         (name = "answer", description = "Answers with citations"),
+        (name = "cost", description = "What calls to language models cost, and what they may cost"),
         (name = "operations", description = "The server itself")
     ),
     modifiers(&Conventions)
@@ -44,7 +45,8 @@ const KEYS: &str = "A key of the configuration (`plumb config new-key`). Where n
 const INTRODUCTION: &str = "Documents go in, ranked passages and cited answers come out.
 
 - JSON in UTF-8, `snake_case`; times are RFC 3339 in UTC; `byte_range` and `highlights` count bytes of UTF-8.
-- Every response has the header `x-trace-id`, JSON bodies the same value as `trace_id`. A valid `traceparent` (W3C) is \
+- Every response has the header `x-trace-id`, JSON bodies the same value as `trace_id`; `GET /traces/{trace_id}` tells \
+what happened under it, and names that trace instead of its own. A valid `traceparent` (W3C) is \
 continued; anything else starts a new trace.
 - Unknown fields and parameters are errors, so that a typo is never ignored.
 - A key sees its own tenant only: an id of somebody else is an unknown id.
@@ -63,12 +65,16 @@ pub(super) struct Problems;
 
 impl IntoResponses for Problems {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
-        let shown = |kind: ProblemKind| {
-            let (status, _, title) = kind.parts();
+        // Several problems may share a status; the description can hold one response for each status only.
+        let mut titles: BTreeMap<u16, Vec<&str>> = BTreeMap::new();
+        for (status, _, title) in ProblemKind::ALL.map(ProblemKind::parts) {
+            titles.entry(status.as_u16()).or_default().push(title);
+        }
+        let shown = |(status, titles): (u16, Vec<&str>)| {
             let content = Content::new(Some(Ref::from_schema_name("ProblemBody")));
-            let response = ResponseBuilder::new().description(title).content("application/problem+json", content);
-            (status.as_u16().to_string(), RefOr::T(response.build()))
+            let response = ResponseBuilder::new().description(titles.join("; or: "));
+            (status.to_string(), RefOr::T(response.content("application/problem+json", content).build()))
         };
-        ProblemKind::ALL.into_iter().map(shown).collect()
+        titles.into_iter().map(shown).collect()
     }
 }

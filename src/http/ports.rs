@@ -6,23 +6,50 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::domain::{
-    Answer, Citation, Claim, CollectionName, DocumentId, ErrorKind, Hit, Query, SearchResult, Sequence, TenantScope,
-    TraceId,
+    Account, Amount, Answer, Budget, CallId, Citation, Claim, CollectionName, DocumentId, ErrorKind, Hit, Nanousd,
+    Query, Reservation, SearchResult, Sequence, TenantScope, Timestamp, TraceId,
 };
 use crate::ingest::{IncomingDocument, IncomingItem, IngestError, IngestOutcome, StreamReport};
 use crate::search::{InvalidQuery, QueryOverrides, SearchError};
 
 use super::problem::FieldError;
 
-/// Why an answer failed.
+/// Why an answer, or a change of what may be spent, failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub kind: ErrorKind,
+    /// Set where clients can tell the failure from others of its kind.
+    pub refusal: Option<Refusal>,
     /// A sentence that is safe to show; `None`: one chosen by kind.
     pub detail: Option<String>,
     /// Faults of fields, with pointers into the request.
     pub fields: Vec<FieldError>,
     pub retry_after: Option<std::time::Duration>,
+}
+
+/// Why no language model may be called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    BudgetExceeded,
+    KillSwitch,
+}
+
+impl Failure {
+    /// A failure of which nothing but its kind is told.
+    pub fn new(kind: ErrorKind) -> Self {
+        Self { kind, refusal: None, detail: None, fields: Vec::new(), retry_after: None }
+    }
+
+    /// A budget is used up; `detail` is shown. `retry_after`: until its period ends; `None`: it does not end.
+    pub fn budget_exceeded(detail: String, retry_after: Option<std::time::Duration>) -> Self {
+        let refusal = Some(Refusal::BudgetExceeded);
+        Self { refusal, detail: Some(detail), retry_after, ..Self::new(ErrorKind::RateLimited) }
+    }
+
+    /// The kill switch is on.
+    pub fn kill_switch() -> Self {
+        Self { refusal: Some(Refusal::KillSwitch), ..Self::new(ErrorKind::Unavailable) }
+    }
 }
 
 /// Searching.
@@ -151,4 +178,83 @@ pub trait StatusPort: Send + Sync {
 
     /// All metrics in the text format of Prometheus.
     fn metrics(&self) -> String;
+}
+
+/// Whether calls to language models are refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KillState {
+    pub is_on: bool,
+    /// What was said when it was last switched.
+    pub reason: Option<String>,
+    /// When it was last switched; `None`: never since the start.
+    pub since: Option<Timestamp>,
+}
+
+/// A wish for the kill switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+/// Who set a budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BudgetSource {
+    /// The settings; it cannot be changed over the wire.
+    Config,
+    /// Somebody, with `PUT /budgets/{scope}`.
+    Stored,
+}
+
+/// A budget with what was spent from it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BudgetState {
+    pub budget: Budget,
+    pub source: BudgetSource,
+    /// Those of the present period, by name.
+    pub accounts: Vec<AccountState>,
+}
+
+/// One instance of a budget.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountState {
+    pub account: Account,
+    pub spent: Amount,
+    /// The worst case of all calls that are not settled, unresolved ones included.
+    pub reserved: Amount,
+    /// Reservations that an earlier process left behind, by time.
+    pub unresolved: Vec<Reservation>,
+}
+
+/// What may be spent on language models, and whether they may be called at all.
+///
+/// Every implementation keeps these promises:
+///
+/// - A change that was answered `Ok` holds for every call that begins afterwards.
+/// - Budgets, accounts and reservations of other tenants are neither shown, nor changed, nor counted. Of a budget that
+///   concerns several tenants, only accounts are shown to which the caller's tenant alone contributes.
+/// - No detail of a [`Failure`] names another tenant.
+#[async_trait]
+pub trait ControlPort: Send + Sync {
+    /// The switch, which is one for the whole server.
+    async fn kill_switch(&self) -> KillState;
+
+    /// Switches; `reason` may be empty. Calls that run are cut when it goes on. Survives a restart once it is `Ok`.
+    async fn set_kill_switch(&self, wanted: Switch, reason: String) -> Result<KillState, Failure>;
+
+    /// Every budget that concerns calls of the caller's tenant, by scope and period.
+    async fn budgets(&self, scope: &TenantScope) -> Result<Vec<BudgetState>, Failure>;
+
+    /// Sets a budget that survives a restart; one with the same scope and period is replaced.
+    ///
+    /// The budget names the caller's tenant and at least one limit; a caller that does not see to this gets
+    /// `ErrorKind::Unprocessable`. What was spent before stays spent. `ErrorKind::Conflict` if the settings have a
+    /// budget of this scope and period.
+    async fn put_budget(&self, scope: &TenantScope, budget: Budget) -> Result<BudgetState, Failure>;
+
+    /// Says what a call cost whose process did not live to say it; its reservation goes, `cost` is spent instead.
+    ///
+    /// `ErrorKind::NotFound` if the caller's tenant has no such reservation, `ErrorKind::Conflict` if the call is still
+    /// under way.
+    async fn resolve(&self, scope: &TenantScope, call: CallId, cost: Nanousd) -> Result<(), Failure>;
 }

@@ -35,11 +35,13 @@ pub(super) enum ProblemKind {
     Unavailable,
     DeadlineExceeded,
     StorageFull,
+    BudgetExceeded,
+    KillSwitch,
 }
 
 impl ProblemKind {
     /// Every kind, for the documentation and the tests.
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 19] = [
         Self::Malformed,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -57,6 +59,8 @@ impl ProblemKind {
         Self::Unavailable,
         Self::DeadlineExceeded,
         Self::StorageFull,
+        Self::BudgetExceeded,
+        Self::KillSwitch,
     ];
 
     /// Status, slug and title.
@@ -87,6 +91,10 @@ impl ProblemKind {
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The server cannot do this now"),
             Self::DeadlineExceeded => (StatusCode::GATEWAY_TIMEOUT, "deadline-exceeded", "The work took too long"),
             Self::StorageFull => (StatusCode::INSUFFICIENT_STORAGE, "storage-full", "No space is left for writes"),
+            Self::BudgetExceeded => (StatusCode::TOO_MANY_REQUESTS, "budget-exceeded", "A budget is used up"),
+            Self::KillSwitch => {
+                (StatusCode::SERVICE_UNAVAILABLE, "kill-switch", "Calls to language models are switched off")
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use crate::domain::Permission;
 use super::access::{Door, Lane, authenticate, check_address, enter};
 use super::auth::{AuthError, AuthSettings};
 use super::openapi::ApiDescription;
-use super::routes::{answer, documents, ingest, operations, search};
+use super::routes::{answer, control, documents, ingest, operations, search, traces, usage};
 use super::settings::HttpSettings;
 use super::state::{AppState, Services};
 use super::trace::trace;
@@ -87,12 +87,14 @@ struct Group {
     routes: fn() -> OpenApiRouter<AppState>,
 }
 
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 9] = [
     Group { needs: &[Permission::Search], lane: Lane::Request, routes: searching },
     Group { needs: &[Permission::Search, Permission::Write], lane: Lane::Request, routes: reading },
     Group { needs: &[Permission::Write], lane: Lane::Upload, routes: writing },
     Group { needs: &[Permission::Write], lane: Lane::Request, routes: deleting },
     Group { needs: &[Permission::Answer], lane: Lane::Answer, routes: answering },
+    Group { needs: &ANY, lane: Lane::Request, routes: counting },
+    Group { needs: &[Permission::Admin], lane: Lane::Operations, routes: controlling },
     Group { needs: &ANY, lane: Lane::Operations, routes: telling },
     Group { needs: &[Permission::Admin], lane: Lane::Operations, routes: watching },
 ];
@@ -129,8 +131,20 @@ fn answering() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(answer::post_answer))
 }
 
+fn counting() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(usage::get_usage)).routes(routes!(control::get_budgets))
+}
+
+// In the lane that is never full: spending must be stoppable while everything else waits.
+fn controlling() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(control::put_budget))
+        .routes(routes!(control::resolve_reservation))
+        .routes(routes!(control::get_kill_switch, control::post_kill_switch))
+}
+
 fn telling() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(operations::limits))
+    OpenApiRouter::new().routes(routes!(operations::limits)).routes(routes!(traces::get_trace))
 }
 
 fn watching() -> OpenApiRouter<AppState> {

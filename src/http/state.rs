@@ -7,21 +7,23 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::CollectionName;
-use crate::store::CorpusStore;
+use crate::store::{CorpusStore, Ledger};
 
 use super::auth::{AuthError, AuthSettings, Authenticator};
 use super::permits::Permits;
-use super::ports::{AnswerPort, IngestPort, SearchPort, StatusPort};
+use super::ports::{AnswerPort, ControlPort, IngestPort, SearchPort, StatusPort};
 use super::settings::HttpSettings;
 
 /// The rooms that the server speaks for.
 #[derive(Clone)]
 pub struct Services {
     pub store: Arc<dyn CorpusStore>,
+    pub ledger: Arc<dyn Ledger>,
     pub search: Arc<dyn SearchPort>,
     pub ingest: Arc<dyn IngestPort>,
     pub answer: Arc<dyn AnswerPort>,
     pub status: Arc<dyn StatusPort>,
+    pub control: Arc<dyn ControlPort>,
 }
 
 /// Shared by all requests.

@@ -3,19 +3,23 @@
 //! The log line names method, route template, status, time and tenant; never a path, a query string, a body or a key.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
-use axum::body::HttpBody as _;
+use axum::body::{Body, BodyDataStream, HttpBody as _};
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use futures::FutureExt;
+use bytes::Bytes;
+use futures::{FutureExt, Stream};
 use metrics::{counter, gauge, histogram};
-use tracing::Instrument;
+use tracing::field::{Empty, display};
+use tracing::{Instrument, Span};
 
 use crate::domain::{TenantId, TraceId};
-use crate::telemetry::{new_trace_id, parse_traceparent};
+use crate::telemetry::{TraceParent, new_trace_id, parse_traceparent};
 
 use super::problem::{Problem, ProblemKind};
 
@@ -36,11 +40,13 @@ pub(super) const TRACE_HEADER: HeaderName = HeaderName::from_static("x-trace-id"
 
 /// Runs the request inside its trace.
 pub(super) async fn trace(mut request: Request, next: Next) -> Response {
-    let context = RequestContext { trace: trace_of(&request), taken_at: Instant::now() };
+    let parent = parent_of(&request);
+    let trace = parent.map_or_else(new_trace_id, |parent| parent.trace);
+    let context = RequestContext { trace, taken_at: Instant::now() };
     request.extensions_mut().insert(context);
-    let span = tracing::info_span!("request", trace_id = %context.trace);
+    let span = request_span(trace, parent);
     let record = Record::open(&request, context, span.clone());
-    let response = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
+    let response = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
     // The panic itself is in the log already, with its place.
     let response = response.unwrap_or_else(|_| {
         let detail = "the server failed; the log has the cause under this trace id";
@@ -51,14 +57,67 @@ pub(super) async fn trace(mut request: Request, next: Next) -> Response {
     response.headers_mut().insert(TRACE_HEADER, header_value(context.trace));
     response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     record.close(response.status(), tenant);
-    response
+    if is_streamed(&response) { traced(response, span) } else { response }
 }
 
-fn trace_of(request: &Request) -> TraceId {
+fn parent_of(request: &Request) -> Option<TraceParent> {
     let mut headers = request.headers().get_all("traceparent").iter();
     // Several contradict each other: none of them is valid (Trace Context §3.2).
     let single = headers.next().filter(|_| headers.next().is_none());
-    single.and_then(|value| value.to_str().ok()).and_then(parse_traceparent).unwrap_or_else(new_trace_id)
+    single.and_then(|value| value.to_str().ok()).and_then(parse_traceparent)
+}
+
+/// The root of everything that the request sets going; its fields become the head of its trace.
+fn request_span(trace: TraceId, parent: Option<TraceParent>) -> Span {
+    let span = tracing::info_span!(
+        "request",
+        trace_id = %trace,
+        parent_span_id = Empty,
+        method = Empty,
+        route = Empty,
+        status = Empty,
+        tenant = Empty,
+    );
+    if let Some(parent) = parent {
+        span.record("parent_span_id", display(parent.span));
+    }
+    span
+}
+
+/// Names the caller in the trace of the request that is being worked on.
+pub(super) fn record_tenant(tenant: &TenantId) {
+    Span::current().record("tenant", tenant.as_str());
+}
+
+/// Work goes on while the body is sent, and the trace ends with it.
+fn traced(response: Response, span: Span) -> Response {
+    response.map(|body| Body::from_stream(TracedBody { frames: body.into_data_stream(), span, is_over: false }))
+}
+
+struct TracedBody {
+    frames: BodyDataStream,
+    span: Span,
+    is_over: bool,
+}
+
+impl Stream for TracedBody {
+    type Item = Result<Bytes, axum::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let span = self.span.clone();
+        let _inside = span.enter();
+        let frame = Pin::new(&mut self.frames).poll_next(context);
+        self.is_over |= matches!(frame, Poll::Ready(None));
+        frame
+    }
+}
+
+impl Drop for TracedBody {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.span.record("status", CLIENT_CLOSED);
+        }
+    }
 }
 
 fn header_value(trace: TraceId) -> HeaderValue {
@@ -115,7 +174,9 @@ impl Record {
     fn open(request: &Request, context: RequestContext, span: tracing::Span) -> Self {
         gauge!("plumb_http_requests_in_flight").increment(1.0);
         let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
-        Self { method: method_label(request), route, context, span, closed: false }
+        let method = method_label(request);
+        span.record("method", method).record("route", route.as_str());
+        Self { method, route, context, span, closed: false }
     }
 
     fn close(mut self, status: StatusCode, tenant: Option<ServedTenant>) {
@@ -125,6 +186,7 @@ impl Record {
 
     fn write(&self, status: u16, tenant: &str) {
         let took = self.context.taken_at.elapsed();
+        self.span.record("status", status);
         let code = status.to_string();
         let labels = [("method", self.method.to_owned()), ("route", self.route.clone()), ("status", code)];
         counter!("plumb_http_requests_total", &labels).increment(1);

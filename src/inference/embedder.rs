@@ -134,7 +134,8 @@ pub(super) async fn tokenize<T: Send + 'static>(
     if bytes <= INLINE_BYTES {
         return work();
     }
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work)).await.unwrap_or_else(|error| {
         Err(InferenceError::Failed { model: model.to_owned(), detail: format!("its tokenizer: {error}") })
     })
 }

@@ -209,7 +209,8 @@ impl SparseDenseRescorer {
             model: self.sparse.model.clone(),
             detail: error.to_string(),
         };
-        tokio::task::spawn_blocking(work).await.map_err(failed)
+        let span = tracing::Span::current();
+        tokio::task::spawn_blocking(move || span.in_scope(work)).await.map_err(failed)
     }
 }
 

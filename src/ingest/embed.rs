@@ -8,6 +8,7 @@ use futures::StreamExt;
 use half::f16;
 use metrics::counter;
 use tokio::sync::Semaphore;
+use tracing::{Instrument, debug_span};
 
 use crate::domain::{ContentHash, Fingerprint, TenantScope};
 use crate::inference::{Embedder, InferenceError, InputKind};
@@ -67,7 +68,8 @@ pub(super) async fn known(
     let mut asked: Vec<ContentHash> = hashes.iter().copied().collect();
     // In the order of the store's own key.
     asked.sort_unstable();
-    let vectors = store.known_embeddings(scope, embedder, &asked).await?;
+    let span = debug_span!("store.known_embeddings", inputs = asked.len());
+    let vectors = store.known_embeddings(scope, embedder, &asked).instrument(span).await?;
     let missing = hashes.into_iter().filter(|hash| !vectors.contains_key(hash)).collect();
     counter!("plumb_ingest_embeddings_reused_total").increment(vectors.len() as u64);
     Ok((Embedded { vectors, failed: HashMap::new() }, missing))

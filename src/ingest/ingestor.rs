@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use metrics::counter;
 use tokio::sync::OwnedSemaphorePermit;
+use tracing::{Instrument, debug_span};
 
 use crate::domain::{CollectionName, ContentHash, Degraded, DocumentId, Profile, Sequence, TenantScope};
 use crate::index::{ComputePool, IndexProgress};
@@ -110,7 +111,7 @@ impl Ingestor {
         document: &DocumentId,
     ) -> Result<Option<Sequence>, IngestError> {
         let delete = DocumentWrite::Delete { collection: collection.clone(), document: document.clone() };
-        match self.store.write(scope, vec![delete]).await?.pop() {
+        match self.write(scope, vec![delete]).await?.pop() {
             Some(WriteOutcome::Deleted { sequence }) => {
                 self.progress.announce(sequence);
                 counter!("plumb_ingest_documents_total", "status" => "deleted").increment(1);
@@ -143,7 +144,7 @@ impl Ingestor {
                 }
             });
         }
-        let written = if writes.is_empty() { Vec::new() } else { self.store.write(scope, writes).await? };
+        let written = if writes.is_empty() { Vec::new() } else { self.write(scope, writes).await? };
         let mut written = written.into_iter();
         let outcomes: Vec<IngestOutcome> = pending.into_iter().map(|one| one.settle(&mut written)).collect();
         if let Some(newest) = outcomes.iter().filter_map(|outcome| outcome.sequence).max() {
@@ -151,6 +152,11 @@ impl Ingestor {
         }
         count(&outcomes);
         Ok(outcomes)
+    }
+
+    async fn write(&self, scope: &TenantScope, writes: Vec<DocumentWrite>) -> Result<Vec<WriteOutcome>, IngestError> {
+        let span = debug_span!("ingest.write", documents = writes.len());
+        Ok(self.store.write(scope, writes).instrument(span).await?)
     }
 
     pub(super) fn announce(&self, sequence: Sequence) {

@@ -55,11 +55,12 @@ impl Ingestor {
         let checked: Vec<Stage<IncomingDocument>> = items.into_iter().map(|item| self.check(item)).collect();
         let recipes = self.recipes(scope, &checked).await?;
         let arrivals = self.arrivals(scope, checked, &recipes).await?;
+        let count = arrivals.len();
         let drafting = arrivals.into_iter().map(|arrival| self.draft(scope, arrival));
         let drafted: Vec<Stage<Drafted>> = futures::stream::iter(drafting)
             .buffered(self.settings.documents_in_flight.max(1))
             .collect()
-            .instrument(debug_span!("ingest.draft"))
+            .instrument(debug_span!("ingest.parse", documents = count))
             .await;
         let embedded = self.embed_drafts(scope, &drafted).instrument(debug_span!("ingest.embed")).await?;
         Ok(Prepared { slots: drafted.into_iter().map(|stage| ready(stage, &embedded)).collect(), room })
@@ -91,7 +92,8 @@ impl Ingestor {
                 continue;
             }
             let profile = self.profile_of(&document.collection);
-            let recipe = match self.store.open_collection(scope, &document.collection, &profile).await {
+            let opening = self.store.open_collection(scope, &document.collection, &profile);
+            let recipe = match opening.instrument(debug_span!("store.open_collection")).await {
                 Ok(collection) => Ok(Arc::new(Recipe::of(collection, embedder))),
                 Err(StoreError::TooManyCollections { limit }) => Err(TooMany(limit)),
                 Err(error) => return Err(error.into()),
@@ -150,7 +152,8 @@ impl Ingestor {
                 })
                 .collect();
             let ids: Vec<DocumentId> = ids.into_iter().cloned().collect();
-            let found = self.store.states(scope, collection, &ids).await?;
+            let span = debug_span!("store.states", documents = ids.len());
+            let found = self.store.states(scope, collection, &ids).instrument(span).await?;
             let known = ids.into_iter().zip(found).filter_map(|(id, state)| Some((id, state?))).collect();
             states.insert(collection.clone(), known);
         }

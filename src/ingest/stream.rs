@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 
 use crate::domain::{CollectionName, DocumentId, ErrorKind, Sequence, TenantScope};
 
@@ -125,7 +126,7 @@ impl Ingestor {
 
     fn launch(self: &Arc<Self>, scope: &TenantScope, forming: Forming) -> InFlight {
         let (ingestor, scope) = (Arc::clone(self), scope.clone());
-        let preparing = async move { ingestor.prepare(&scope, forming.items).await };
+        let preparing = async move { ingestor.prepare(&scope, forming.items).await }.in_current_span();
         InFlight { keys: forming.keys, prepared: AbortOnDropHandle::new(tokio::spawn(preparing)) }
     }
 

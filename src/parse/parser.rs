@@ -122,9 +122,10 @@ impl Parser {
         }
         let place = self.gate.enter().await?;
         let charset = media_type.charset().map(str::to_owned);
+        let span = tracing::Span::current();
         let work = tokio::task::spawn_blocking(move || {
             let _place = place;
-            parse_here(format, charset.as_deref(), &bytes, limit_bytes)
+            span.in_scope(|| parse_here(format, charset.as_deref(), &bytes, limit_bytes))
         });
         work.await.unwrap_or(Err(ParseError::Panicked))
     }

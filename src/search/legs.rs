@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::time::timeout_at;
-use tracing::{Instrument, debug_span};
+use tracing::field::Empty;
+use tracing::{Instrument, Span, debug_span};
 
 use crate::domain::{ChunkId, ErrorKind, Filter, Generation, Mode, ScoredChunk, Visibility};
 use crate::index::{GenerationIndex, IndexError, Narrowing, VectorSearch};
@@ -88,7 +89,9 @@ impl Searcher {
             return Ok(index);
         }
         let (indexes, generation) = (Arc::clone(&self.indexes), generation.clone());
-        let opening = tokio::task::spawn_blocking(move || indexes.get(generation.id, &generation.profile));
+        let span = debug_span!("search.open_index");
+        let work = move || span.in_scope(|| indexes.get(generation.id, &generation.profile));
+        let opening = tokio::task::spawn_blocking(work);
         match timeout_at(until.into(), opening).await {
             Err(_) => Err(SearchError::Opening { retry_after_ms: self.settings.retry_after_ms }),
             Ok(Err(_)) => Err(SearchError::Panicked),
@@ -102,19 +105,22 @@ impl Searcher {
         let lexical = async {
             match request.query.mode {
                 Mode::Vector => None,
-                Mode::Lexical | Mode::Hybrid => Some(self.lexical_leg(request).await),
+                Mode::Lexical | Mode::Hybrid => {
+                    let span = debug_span!("search.lexical", depth = request.input.depth, found = Empty);
+                    Some(self.lexical_leg(request).instrument(span).await)
+                }
             }
         };
         let vector = async {
             match request.query.mode {
                 Mode::Lexical => None,
-                Mode::Vector | Mode::Hybrid => Some(self.vector_leg(request).await),
+                Mode::Vector | Mode::Hybrid => {
+                    let span = debug_span!("search.vector", depth = request.input.depth, found = Empty);
+                    Some(self.vector_leg(request).instrument(span).await)
+                }
             }
         };
-        let (lexical, vector) = tokio::join!(
-            lexical.instrument(debug_span!("search.lexical")),
-            vector.instrument(debug_span!("search.vector"))
-        );
+        let (lexical, vector) = tokio::join!(lexical, vector);
 
         let mut missed = Vec::new();
         let mut retrieved = Retrieved::default();
@@ -151,16 +157,16 @@ impl Searcher {
             return Err(Missed::Error(SearchError::EmptyQuery));
         }
         let input = Arc::clone(&request.input);
-        self.on_pool(request.plan.work_until, move || {
+        let found = self.on_pool(request.plan.work_until, move || {
             input.index.lexical.search(&input.text, input.narrowing(), input.depth)
-        })
-        .await
+        });
+        found.await.inspect(record_found)
     }
 
     async fn vector_leg(&self, request: &Request<'_>) -> VectorLeg {
         let until = request.plan.work_until;
         let (embedded, allowed) = tokio::join!(
-            self.query_vector(request).instrument(debug_span!("search.embed")),
+            self.query_vector(request).instrument(debug_span!("search.embed", is_cached = Empty)),
             self.allowed_chunks(request)
         );
         let (embedded, allowed) = match (embedded, allowed) {
@@ -176,7 +182,7 @@ impl Searcher {
             let search = VectorSearch { depth: input.depth, exact: input.exact, allowed: allowed.as_deref() };
             vectors.search(&query, search)
         });
-        VectorLeg { found: found.await, embedded: Some(embedded) }
+        VectorLeg { found: found.await.inspect(record_found), embedded: Some(embedded) }
     }
 
     async fn allowed_chunks(&self, request: &Request<'_>) -> Result<Option<Arc<HashSet<ChunkId>>>, Missed> {
@@ -216,7 +222,9 @@ impl Searcher {
             return Err(SearchError::UnreadScript.into());
         }
         let (scope, cache) = (request.scope, self.query_cache.as_deref());
-        if let Some(vector) = cache.and_then(|cache| cache.get(scope, &request.input.text)) {
+        let kept = cache.and_then(|cache| cache.get(scope, &request.input.text));
+        Span::current().record("is_cached", kept.is_some());
+        if let Some(vector) = kept {
             return Ok(Ran { value: vector, took_ms: ms_since(start) });
         }
         let until = request.plan.work_until;
@@ -250,6 +258,11 @@ impl Searcher {
         let value = done.map_err(|error| SearchError::compute(error, self.settings.retry_after_ms))??;
         Ok(Ran { value, took_ms: ms_since(start) })
     }
+}
+
+/// How many candidates a leg found, in its span.
+fn record_found(ran: &Ran<Vec<ScoredChunk>>) {
+    Span::current().record("found", ran.value.len());
 }
 
 struct VectorLeg {

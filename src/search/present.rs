@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use futures::future::try_join_all;
 use tokio::time::timeout_at;
+use tracing::{Instrument, debug_span};
 
 use crate::domain::{ByteSpan, Chunk, GroupBy, Hit, Neighbour, ScoreBreakdown, StageScore};
 use crate::store::HydratedChunk;
@@ -121,7 +122,8 @@ impl Searcher {
         }
         let (scope, store) = (request.scope, &self.store);
         let around = survivors.iter().map(|one| store.neighbours(scope, one.fused.id, context.before, context.after));
-        Ok(try_join_all(around).await?)
+        let span = debug_span!("store.neighbours", hits = survivors.len());
+        Ok(try_join_all(around).instrument(span).await?)
     }
 }
 

@@ -16,8 +16,8 @@ use super::fusion::{Fused, fuse, single};
 use super::legs::{Index, LegInput, Retrieved};
 use super::plan::Plan;
 use super::present::Groups;
-use super::report::{Report, ms_since};
-use super::rerank::Pace;
+use super::report::{Report, ms_since, record_outcome, search_span};
+use super::rerank::{Pace, TailScale};
 use super::survivors::{Candidates, MOST_READ, Portion, Survivor};
 use super::{DEFAULT_COLLECTION, SearchError, SearchSettings};
 
@@ -85,17 +85,22 @@ impl Searcher {
         query: &Query,
         taken_at: Instant,
     ) -> Result<SearchResult, SearchError> {
-        let span = debug_span!("search", collection = %query.collection, mode = ?query.mode, top_k = query.top_k);
-        self.run(scope, query, taken_at).instrument(span).await
+        let span = search_span(query);
+        let outcome = self.run(scope, query, taken_at).instrument(span.clone()).await;
+        record_outcome(&span, &outcome);
+        outcome
     }
 
     async fn run(&self, scope: &TenantScope, query: &Query, taken_at: Instant) -> Result<SearchResult, SearchError> {
-        let Some(collection) = self.store.collection(scope, &query.collection).await? else {
+        let reading = self.store.collection(scope, &query.collection).instrument(debug_span!("store.collection"));
+        let Some(collection) = reading.await? else {
             return unknown(query, taken_at);
         };
         let generation = collection.live.id;
         let plan = Plan::of(query, &self.settings, taken_at);
-        self.wait_for_index(query, &collection, taken_at).await?;
+        if query.min_sequence.is_some() {
+            self.wait_for_index(query, &collection, taken_at).instrument(debug_span!("search.wait_for_index")).await?;
+        }
         let sequence = self.progress.visible_in(generation);
         let index = self.index_of(&collection.live, plan.work_until).await?;
         let request = request(scope, query, plan, (collection, index));
@@ -149,6 +154,8 @@ impl Searcher {
     }
 
     fn fuse(&self, query: &Query, retrieved: Retrieved, report: &mut Report) -> Vec<Fused> {
+        let _span =
+            debug_span!("search.fuse", lexical = retrieved.lexical.len(), vector = retrieved.vector.len()).entered();
         let start = Instant::now();
         let Retrieved { lexical, vector, .. } = retrieved;
         let fused = match query.mode {
@@ -172,11 +179,14 @@ impl Searcher {
         let mut candidates = Candidates::new(fused);
         let (wanted, read) = (request.plan.first_wanted, request.plan.first_read);
         let mut portion = Portion { wanted, read, embeddings };
-        let mut survivors = candidates.take(self, request, report, portion).await?;
-        let tail_scale = self
-            .rerank_head(request, query_vector, &mut survivors, report)
-            .instrument(debug_span!("search.rerank"))
-            .await;
+        let hydrating = candidates.take(self, request, report, portion).instrument(debug_span!("search.hydrate"));
+        let mut survivors = hydrating.await?;
+        let tail_scale = if request.query.rerank.enabled {
+            let span = debug_span!("search.rerank", survivors = survivors.len());
+            self.rerank_head(request, query_vector, &mut survivors, report).instrument(span).await
+        } else {
+            TailScale::default()
+        };
 
         let top_k = request.query.top_k;
         let mut groups = Groups::new(request.query.group_by.as_ref());
@@ -191,7 +201,8 @@ impl Searcher {
             }
             // Of the next ones as many may be of a group that is there already, so a whole page is read, then more.
             (portion.wanted, portion.read) = (missing, portion.read.max(top_k).saturating_mul(2).min(MOST_READ));
-            survivors = candidates.take(self, request, report, portion).await?;
+            let hydrating = candidates.take(self, request, report, portion).instrument(debug_span!("search.hydrate"));
+            survivors = hydrating.await?;
             tail_scale.apply(&mut survivors);
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! Read in portions and only as far as needed: a page of ten needs ten chunks, not two hundred.
 
+use tracing::{Instrument, debug_span};
+
 use crate::domain::{Filter, StageScore};
 use crate::store::{HydratedChunk, WithEmbeddings};
 
@@ -55,7 +57,8 @@ impl Candidates {
             let end = self.read.saturating_add(window).min(self.fused.len());
             let ids: Vec<_> = self.fused[self.read..end].iter().map(|fused| fused.id).collect();
             let (scope, collection) = (request.scope, &request.query.collection);
-            let hydrated = searcher.store.hydrate(scope, collection, &ids, portion.embeddings).await?;
+            let span = debug_span!("store.hydrate", chunks = ids.len());
+            let hydrated = searcher.store.hydrate(scope, collection, &ids, portion.embeddings).instrument(span).await?;
             self.admit(hydrated, end, request.query.filter.as_ref(), &mut survivors);
             // Whatever thinned out this portion will thin out the next one too.
             window = window.saturating_mul(2).min(MOST_READ);

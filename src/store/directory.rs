@@ -62,7 +62,12 @@ impl DataDirectory {
 
     /// Where the database file is.
     pub fn database(&self) -> PathBuf {
-        self.path.join(DATABASE_FILE)
+        Self::database_in(&self.path)
+    }
+
+    /// Where the database file of the data directory `path` is, for those who only read and hold no lock.
+    pub fn database_in(path: &Path) -> PathBuf {
+        path.join(DATABASE_FILE)
     }
 
     // Not synced: after a power cut nobody holds the lock.

@@ -25,11 +25,28 @@ pub enum LedgerEntry {
     /// Before a call that budgets count.
     Reserve(Reservation),
     /// After it: the reservation goes, the true amount is added to each account.
-    Settle { call_id: CallId, charges: Vec<(Account, Amount)> },
+    Settle {
+        call_id: CallId,
+        charges: Vec<(Account, Amount)>,
+    },
     BudgetEvent(BudgetEvent),
     Trace(Box<TraceRecord>),
     Search(Box<SearchRecord>),
 }
+
+impl LedgerEntry {
+    /// About how much text it carries beside names and numbers.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Call(call) => [&call.request_body, &call.response_body].into_iter().flatten().map(String::len).sum(),
+            _ => 0,
+        }
+    }
+}
+
+/// Most requests, spans, searches and calls of one trace that are read back, each: a client may send any number of
+/// requests under one id.
+pub const TRACE_MAX_ROWS: usize = 10_000;
 
 /// By what usage is summed up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +57,7 @@ pub enum UsageBy {
     Session,
     /// UTC.
     Day,
+    /// As `name@version`.
     PromptVersion,
 }
 
@@ -72,7 +90,8 @@ pub trait Ledger: Send + Sync {
     /// Writes the entries in their order, as one transaction; durable on return.
     async fn record(&self, entries: Vec<LedgerEntry>) -> Result<(), StoreError>;
 
-    /// Everything about one trace that the tenant may see; `None` if there is nothing.
+    /// Everything about one trace that the tenant may see, the earliest [`TRACE_MAX_ROWS`] of each kind; `None` if
+    /// there is nothing.
     async fn trace(&self, scope: &TenantScope, trace: TraceId) -> Result<Option<TraceStory>, StoreError>;
 
     /// The tenant's calls from `since` on, added up; groups by cost, most first, at most `limit`.

@@ -12,14 +12,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::ledger::{Ledger, LedgerEntry};
 use super::StoreError;
+use super::ledger::{Ledger, LedgerEntry};
 
 /// Longest time that an entry nobody waits for stays in memory. 20 ms: 50 commits a second at most.
 const FLUSH_EVERY: Duration = Duration::from_millis(20);
-/// Most entries in one transaction.
+/// Most submissions in one transaction.
 const GROUP: usize = 512;
-/// Entries that may wait; beyond it callers wait for room.
+/// Submissions that may wait; beyond it callers wait for room.
 const ROOM: usize = 8_192;
 
 struct Item {
@@ -54,16 +54,18 @@ impl LedgerQueue {
 
     /// Submits entries that belong together; returns once they are in the queue.
     pub async fn submit(&self, entries: Vec<LedgerEntry>) {
+        let count = entries.len() as u64;
         if self.sender.send(Item { entries, durable: None }).await.is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lost.fetch_add(count, Ordering::Relaxed);
         }
     }
 
     /// As [`Self::submit`] where nobody can wait (a dropped call); false if the queue is full or closed.
     pub fn try_submit(&self, entries: Vec<LedgerEntry>) -> bool {
+        let count = entries.len() as u64;
         let taken = self.sender.try_send(Item { entries, durable: None }).is_ok();
         if !taken {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.lost.fetch_add(count, Ordering::Relaxed);
         }
         taken
     }
@@ -76,7 +78,7 @@ impl LedgerQueue {
         outcome.await.map_err(|_| NotDurable::Closed)?.map_err(NotDurable::Failed)
     }
 
-    /// Entries that could not be written, since the start.
+    /// Entries that nobody waited for and that could not be taken, and all that could not be written, since the start.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
@@ -123,5 +125,133 @@ async fn gather(receiver: &mut mpsc::Receiver<Item>, group: &mut Vec<Item>) {
             Ok(Some(item)) => group.push(item),
             Ok(None) | Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+
+    use crate::domain::{Account, Amount, Budget, CallId, Reservation, TenantScope, Timestamp, TraceId, TraceStory};
+    use crate::store::{StoredBudget, UsageBy, UsageRow};
+
+    use super::*;
+
+    /// Keeps in memory which calls were settled in which record.
+    #[derive(Default)]
+    struct InMemory {
+        records: Mutex<Vec<Vec<u8>>>,
+        is_full: bool,
+    }
+
+    #[async_trait]
+    impl Ledger for InMemory {
+        async fn record(&self, entries: Vec<LedgerEntry>) -> Result<(), StoreError> {
+            if self.is_full {
+                return Err(StoreError::Poisoned);
+            }
+            let number = |entry: &LedgerEntry| match entry {
+                LedgerEntry::Settle { call_id, .. } => call_id.0[0],
+                _ => unreachable!("these tests only settle"),
+            };
+            self.records.lock().push(entries.iter().map(number).collect());
+            Ok(())
+        }
+
+        async fn trace(&self, _: &TenantScope, _: TraceId) -> Result<Option<TraceStory>, StoreError> {
+            Ok(None)
+        }
+
+        async fn usage(
+            &self,
+            _: &TenantScope,
+            _: UsageBy,
+            _: Timestamp,
+            _: usize,
+        ) -> Result<Vec<UsageRow>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn spent(&self, _: Timestamp) -> Result<Vec<(Account, Amount)>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn reservations(&self) -> Result<Vec<Reservation>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn budgets(&self) -> Result<Vec<StoredBudget>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn put_budget(&self, _: Budget) -> Result<(), StoreError> {
+            Ok(())
+        }
+
+        async fn forget_traces(&self, _: Timestamp) -> Result<u64, StoreError> {
+            Ok(0)
+        }
+    }
+
+    fn entry(number: u8) -> Vec<LedgerEntry> {
+        vec![LedgerEntry::Settle { call_id: CallId([number; 16]), charges: Vec::new() }]
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_submission_that_somebody_waits_for_takes_the_earlier_ones_along_at_once() {
+        let ledger = Arc::new(InMemory::default());
+        let (queue, _task) = LedgerQueue::start(Arc::clone(&ledger) as Arc<dyn Ledger>);
+        let start = Instant::now();
+        queue.submit(entry(1)).await;
+        queue.submit(entry(2)).await;
+
+        queue.submit_durable(entry(3)).await.unwrap();
+
+        assert_eq!(*ledger.records.lock(), [vec![1, 2, 3]]);
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_is_written_together_and_soon() {
+        let ledger = Arc::new(InMemory::default());
+        let (queue, _task) = LedgerQueue::start(Arc::clone(&ledger) as Arc<dyn Ledger>);
+        queue.submit(entry(1)).await;
+        tokio::time::sleep(FLUSH_EVERY / 2).await;
+        assert!(queue.try_submit(entry(2)));
+        assert!(ledger.records.lock().is_empty());
+
+        tokio::time::sleep(FLUSH_EVERY).await;
+
+        assert_eq!(*ledger.records.lock(), [vec![1, 2]]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_lost_when_the_queue_is_dropped() {
+        let ledger = Arc::new(InMemory::default());
+        let (queue, task) = LedgerQueue::start(Arc::clone(&ledger) as Arc<dyn Ledger>);
+        for number in 0..GROUP * 2 + 7 {
+            queue.submit(entry(number as u8)).await;
+        }
+
+        drop(queue);
+        task.await.unwrap();
+
+        let records = ledger.records.lock();
+        let written: Vec<u8> = records.iter().flatten().copied().collect();
+        assert_eq!(written, (0..GROUP * 2 + 7).map(|number| number as u8).collect::<Vec<_>>());
+        assert!(records.iter().all(|record| record.len() <= GROUP));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_written_is_counted_and_told_to_those_who_wait() {
+        let ledger = Arc::new(InMemory { is_full: true, ..InMemory::default() });
+        let (queue, _task) = LedgerQueue::start(ledger);
+        queue.submit([entry(1), entry(2)].concat()).await;
+
+        let told = queue.submit_durable(entry(3)).await;
+
+        assert!(matches!(&told, Err(NotDurable::Failed(error)) if matches!(**error, StoreError::Poisoned)), "{told:?}");
+        assert_eq!(queue.lost(), 3);
     }
 }

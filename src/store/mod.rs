@@ -16,7 +16,7 @@ pub use contract::{
 };
 pub use directory::DataDirectory;
 pub use error::StoreError;
-pub use ledger::{Ledger, LedgerEntry, StoredBudget, UsageBy, UsageRow};
+pub use ledger::{Ledger, LedgerEntry, StoredBudget, TRACE_MAX_ROWS, UsageBy, UsageRow};
 pub use ledger_queue::{LedgerQueue, NotDurable};
 pub use settings::{IntegrityCheck, StoreSettings};
-pub use sqlite::SqliteStore;
+pub use sqlite::{Cell, Console, ConsoleError, Cut, QueryLimits, SqliteStore, Table};

@@ -22,10 +22,16 @@ pub struct Client {
 impl Server {
     /// Starts on the data directory. What is tested this way does not depend on models, so they are kept away.
     pub fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &[])
+    }
+
+    /// As [`Self::start`], with further arguments.
+    pub fn start_with(data_dir: &Path, arguments: &[&str]) -> Self {
         plumb::gateway::install_tls();
         let mut child = Command::new(env!("CARGO_BIN_EXE_plumb"))
             .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(data_dir)
+            .args(arguments)
             .env("PLUMB_MODELS_DIR", data_dir.join("no-models"))
             .env("PLUMB_LOG__LOG_FILTER", "error")
             .stdout(Stdio::piped())
@@ -81,6 +87,11 @@ impl Client {
     /// Status and body of the answer.
     pub async fn post_json(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
         let request = self.http.post(format!("{}{path}", self.url)).body(body);
+        answered(request.header("content-type", "application/json")).await
+    }
+
+    pub async fn put_json(&self, path: &str, body: &'static str) -> (u16, Value) {
+        let request = self.http.put(format!("{}{path}", self.url)).body(body);
         answered(request.header("content-type", "application/json")).await
     }
 

@@ -19,6 +19,7 @@ fn operations() -> Vec<(String, String, bool)> {
     let mut found = Vec::new();
     for (path, item) in api["paths"].as_object().unwrap() {
         let path = path.replace("{document_id}", "docs%2Fa.md").replace("{chunk_id}", "chk_00");
+        let path = path.replace("{scope}", "task:answer").replace("{call_id}", "cal_00");
         for (method, operation) in item.as_object().unwrap() {
             found.push((method.to_uppercase(), path.clone(), operation.get("security").is_some()));
         }

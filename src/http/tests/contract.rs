@@ -11,9 +11,13 @@ use crate::http::{Severity, Shortfall};
 use super::world::{World, request};
 
 /// The routes of the contract.
-const ROUTES: [(&str, &[&str]); 16] = [
+const ROUTES: [(&str, &[&str]); 22] = [
     ("/", &["get"]),
+    ("/admin/kill-switch", &["get", "post"]),
     ("/answer", &["post"]),
+    ("/budgets", &["get"]),
+    ("/budgets/reservations/{call_id}/resolve", &["post"]),
+    ("/budgets/{scope}", &["put"]),
     ("/chunks/{chunk_id}", &["get"]),
     ("/collections", &["get"]),
     ("/documents", &["get", "post"]),
@@ -28,7 +32,14 @@ const ROUTES: [(&str, &[&str]); 16] = [
     ("/readyz", &["get"]),
     ("/search", &["get", "post"]),
     ("/search/batch", &["post"]),
+    ("/traces/{trace_id}", &["get"]),
+    ("/usage", &["get"]),
 ];
+
+fn filled_in(path: &str) -> String {
+    let path = path.replace("{document_id}", "a").replace("{chunk_id}", "b").replace("{trace_id}", "c");
+    path.replace("{scope}", "d").replace("{call_id}", "e")
+}
 
 fn description() -> Value {
     serde_json::from_str(&crate::http::openapi_json()).unwrap()
@@ -53,12 +64,10 @@ async fn the_description_names_exactly_the_routes_there_are() {
 
     assert_eq!(found, expected);
     for (path, _) in &found {
-        let path = path.replace("{document_id}", "a").replace("{chunk_id}", "b");
+        let path = filled_in(path);
         for method in ["get", "put", "post", "delete", "patch"] {
             let status = world.send(request(&method.to_uppercase(), &path, &[], Body::empty())).await.status;
-            let template = found.iter().any(|(known, has)| {
-                known.replace("{document_id}", "a").replace("{chunk_id}", "b") == path && has == method
-            });
+            let template = found.iter().any(|(known, has)| filled_in(known) == path && has == method);
             assert_eq!(status != 405, template, "{method} {path}: {status}");
         }
     }

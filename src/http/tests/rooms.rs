@@ -27,6 +27,7 @@ pub struct Asked {
     pub search: AtomicUsize,
     pub ingest: AtomicUsize,
     pub answer: AtomicUsize,
+    pub control: AtomicUsize,
     /// The scope and the query of the last search.
     pub last_search: Mutex<Option<(TenantScope, Query)>>,
     pub last_answer: Mutex<Option<(TenantScope, AnswerRequest)>>,
@@ -39,13 +40,16 @@ pub struct Asked {
 
 impl Asked {
     pub fn anything(&self) -> usize {
-        [&self.store, &self.search, &self.ingest, &self.answer].iter().map(|count| count.load(Ordering::SeqCst)).sum()
+        let counts = [&self.store, &self.search, &self.ingest, &self.answer, &self.control];
+        counts.iter().map(|count| count.load(Ordering::SeqCst)).sum()
     }
 }
 
 pub struct TestRooms {
     pub asked: Arc<Asked>,
     defaults: SearchDefaults,
+    pub ledger: Arc<super::ledger::MemoryLedger>,
+    pub controls: super::control_room::Controls,
     pub shortfalls: Mutex<Vec<Shortfall>>,
     /// Set: searches wait for ever.
     pub stuck: AtomicBool,
@@ -58,6 +62,8 @@ impl TestRooms {
         Self {
             asked: Arc::default(),
             defaults: SearchDefaults::new(SearchSettings::default()),
+            ledger: Arc::default(),
+            controls: super::control_room::Controls::default(),
             shortfalls: Mutex::default(),
             stuck: AtomicBool::new(false),
             breaks_after: AtomicUsize::new(usize::MAX),
@@ -269,9 +275,22 @@ pub fn answer() -> Answer {
         prompt: None,
         usage: Usage::default(),
         attempts: vec![],
+        cost: crate::domain::Nanousd(0),
+        is_cached: false,
+        model_problem: None,
         search_ms: 1.0,
         model_ms: 0.0,
         degraded: vec![],
+    }
+}
+
+fn refused(question: &str) -> Result<(), Failure> {
+    let spent = || "session:s-1 has spent 2 USD of 2 USD".to_owned();
+    match question {
+        "over budget today" => Err(Failure::budget_exceeded(spent(), Some(Duration::from_secs(3_600)))),
+        "over budget for ever" => Err(Failure::budget_exceeded(spent(), None)),
+        "switched off" => Err(Failure::kill_switch()),
+        _ => Ok(()),
     }
 }
 
@@ -288,6 +307,7 @@ impl Drop for NotesDrop {
 impl AnswerPort for TestRooms {
     async fn answer(&self, scope: &TenantScope, request: AnswerRequest) -> Result<Answer, Failure> {
         self.asked.answer.fetch_add(1, Ordering::SeqCst);
+        refused(&request.question)?;
         *self.asked.last_answer.lock() = Some((scope.clone(), request));
         Ok(answer())
     }
@@ -298,6 +318,7 @@ impl AnswerPort for TestRooms {
         request: AnswerRequest,
     ) -> Result<BoxStream<'static, AnswerEvent>, Failure> {
         self.asked.answer.fetch_add(1, Ordering::SeqCst);
+        refused(&request.question)?;
         let question = request.question.clone();
         *self.asked.last_answer.lock() = Some((scope.clone(), request));
         let done = answer();

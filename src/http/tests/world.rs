@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::response::Response;
 use bytes::Bytes;
 use futures::StreamExt;
 use serde_json::Value;
@@ -47,8 +48,13 @@ impl World {
         &self.rooms.asked
     }
 
+    /// A response whose body has not been read.
+    pub async fn begin(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
     pub async fn send(&self, request: Request<Body>) -> Reply {
-        let response = self.router.clone().oneshot(request).await.unwrap();
+        let response = self.begin(request).await;
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap();
         Reply { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
@@ -74,10 +80,12 @@ impl World {
 pub fn services(rooms: &Arc<TestRooms>) -> Services {
     Services {
         store: rooms.clone(),
+        ledger: rooms.ledger.clone(),
         search: rooms.clone(),
         ingest: rooms.clone(),
         answer: rooms.clone(),
         status: rooms.clone(),
+        control: rooms.clone(),
     }
 }
 

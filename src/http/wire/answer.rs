@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::{
-    Answer, AnswerStatus, Attempt, Citation, Claim, CollectionName, Degraded, Hit, PromptVersion, TraceId, Verdict,
+    Answer, AnswerStatus, Attempt, Citation, Claim, CollectionName, Degraded, Hit, ModelProblem, PromptVersion,
+    TraceId, Verdict,
 };
 use crate::http::json::optional_object;
 
@@ -71,9 +72,12 @@ pub(in crate::http) struct AnswerBody {
     pub provider: Option<String>,
     pub prompt: Option<PromptBody>,
     pub usage: UsageBody,
-    /// US dollars; 0 where no model was called, `null` where the price of the model is not known.
-    pub cost_usd: Option<f64>,
+    /// US dollars, over all attempts; 0 where no model was called.
+    pub cost_usd: f64,
+    /// The reply of an earlier or simultaneous call that was the same.
     pub cached: bool,
+    /// Why no model wrote the answer, where one should have; names the budget that refused.
+    pub model_problem: Option<ModelProblemBody>,
     /// Calls to model servers, in order, failed ones included.
     pub attempts: Vec<AttemptBody>,
     /// Milliseconds by part: `search`, `model`.
@@ -145,6 +149,20 @@ pub(in crate::http) struct UsageBody {
     pub output_tokens: u64,
 }
 
+/// Why no model was asked, or none could answer.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::http) struct ModelProblemBody {
+    /// As in `degraded`: `budget_exceeded`, `kill_switch`, `not_configured`, …
+    pub reason: &'static str,
+    pub detail: String,
+}
+
+impl From<ModelProblem> for ModelProblemBody {
+    fn from(problem: ModelProblem) -> Self {
+        Self { reason: problem.reason, detail: problem.detail }
+    }
+}
+
 /// One call to a model server.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct AttemptBody {
@@ -170,8 +188,6 @@ pub(in crate::http) struct DeltaBody {
 
 impl AnswerBody {
     pub(in crate::http) fn new(trace: TraceId, answer: Answer) -> Self {
-        // Without a call there is nothing to pay; with one the price is not known here.
-        let cost_usd = answer.attempts.is_empty().then_some(0.0);
         Self {
             trace_id: trace.to_string(),
             answer_id: format!("ans_{trace}"),
@@ -184,8 +200,9 @@ impl AnswerBody {
             provider: answer.provider,
             prompt: answer.prompt.map(Into::into),
             usage: UsageBody { input_tokens: answer.usage.input_tokens, output_tokens: answer.usage.output_tokens },
-            cost_usd,
-            cached: false,
+            cost_usd: answer.cost.usd(),
+            cached: answer.is_cached,
+            model_problem: answer.model_problem.map(Into::into),
             attempts: answer.attempts.into_iter().map(Into::into).collect(),
             timings_ms: [("search", rounded(answer.search_ms)), ("model", rounded(answer.model_ms))].into(),
             degraded: answer.degraded.iter().map(Degraded::to_string).collect(),

@@ -1,21 +1,29 @@
 //! The JSON of the wire: twins of the domain's types, converted by hand so that neither shapes the other.
 
 mod answer;
+mod budget;
 mod collection;
 mod document;
 mod ingest;
+mod kill_switch;
 mod provenance;
 mod search;
 mod status;
+mod trace;
+mod usage;
 
 pub(super) use answer::{
     AnswerBody, AnswerRequestBody, CitationBody, ClaimBody, DeltaBody, MessageBody, RoleBody, SourcesBody,
 };
+pub(super) use budget::{BudgetBody, BudgetInput, BudgetsBody, ResolveInput, own_scope};
 pub(super) use collection::CollectionsBody;
 pub(super) use document::{ChunkBody, ChunksBody, DeletedBody, DocumentBody, DocumentsBody, VersionsBody};
 pub(super) use ingest::{DocumentInput, DocumentsInput, IngestBody, IngestedBody, ItemStatus, metadata_of};
+pub(super) use kill_switch::{KillSwitchBody, KillSwitchInput};
 pub(super) use provenance::{ProvenanceBody, time};
 pub(super) use search::{
     BatchItemBody, HitBody, ModeBody, SearchBatchBody, SearchBatchRequestBody, SearchBody, SearchRequestBody, rounded,
 };
 pub(super) use status::{LimitsBody, ReadyBody, VersionInfoBody};
+pub(super) use trace::TraceBody;
+pub(super) use usage::{GroupBy, UsageBody, month_start, since};

@@ -9,7 +9,7 @@ use crate::domain::{
     DocumentHead, DocumentId, EmbeddedChunk, EmbedderSpec, Heading, Metadata, Outline, Principal, Profile, TenantId,
     TenantScope, Visibility,
 };
-use crate::store::{CorpusStore, DocumentWrite, OperationLog, PutDocument, WriteOutcome};
+use crate::store::{CorpusStore, DocumentWrite, Ledger, OperationLog, PutDocument, WriteOutcome};
 
 pub(crate) const DIMENSIONS: usize = 4;
 
@@ -18,6 +18,7 @@ pub(crate) const DIMENSIONS: usize = 4;
 pub(crate) struct Subject<'a> {
     pub corpus: &'a dyn CorpusStore,
     pub log: &'a dyn OperationLog,
+    pub ledger: &'a dyn Ledger,
 }
 
 pub(crate) fn scope(tenant: &str) -> TenantScope {

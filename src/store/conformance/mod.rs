@@ -5,11 +5,13 @@
 mod corpus;
 mod fixture;
 mod isolation;
+mod ledger;
 mod log;
 mod model;
 mod promises;
 
 pub(crate) use fixture::{Ingest, Subject, collection_name, paragraph, scope};
+pub(crate) use ledger::{account, amount, call, request, reservation};
 pub(crate) use model::{replay, steps};
 pub(crate) use promises::conformance;
 
@@ -17,5 +19,6 @@ pub(crate) mod promise {
     //! Every promise under its name.
     pub(crate) use super::corpus::*;
     pub(crate) use super::isolation::*;
+    pub(crate) use super::ledger::*;
     pub(crate) use super::log::*;
 }

@@ -43,6 +43,20 @@ macro_rules! conformance {
             live_counts_follow_every_change,
             indexed_at_is_when_the_index_reached_the_document,
             generations_are_listed_with_their_owners,
+            a_call_is_read_back_whole,
+            an_attempt_is_kept_once,
+            a_record_of_any_size_is_kept_whole,
+            an_empty_record_changes_nothing,
+            a_trace_is_told_in_order_with_its_spans,
+            tenants_do_not_meet_in_the_ledger,
+            usage_is_added_up_by_group,
+            money_sums_exactly,
+            numbers_beyond_the_database_stay_at_its_largest,
+            spending_adds_up,
+            only_open_periods_are_told,
+            a_reservation_goes_with_its_settlement,
+            a_budget_is_replaced_by_one_of_its_scope_and_period,
+            forgetting_traces_keeps_calls_and_spending,
         );
     };
     (@tests $open:path, $($promise:ident,)*) => {

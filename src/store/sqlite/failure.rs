@@ -5,8 +5,10 @@ use std::sync::Arc;
 use crate::store::StoreError;
 
 // Primary result codes, https://www.sqlite.org/rescode.html.
-const ERROR: i32 = 1;
+pub(super) const ERROR: i32 = 1;
 const BUSY: i32 = 5;
+pub(super) const READ_ONLY: i32 = 8;
+pub(super) const INTERRUPT: i32 = 9;
 const IO_ERROR: i32 = 10;
 const CORRUPT: i32 = 11;
 const FULL: i32 = 13;
@@ -77,7 +79,8 @@ pub(super) fn share(error: StoreError) -> impl Fn() -> StoreError {
     }
 }
 
-fn primary_code(error: &sqlx::Error) -> Option<i32> {
+/// SQLite's result code without its extension; `None` for what is not SQLite's.
+pub(super) fn primary_code(error: &sqlx::Error) -> Option<i32> {
     let code = error.as_database_error()?.code()?;
     // The low byte of an extended code is its primary code.
     code.parse::<i32>().ok().map(|code| code & 0xff)

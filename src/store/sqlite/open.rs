@@ -18,13 +18,14 @@ use super::plan::Ids;
 /// "PLUM": stands in the header of every plumb database.
 const APPLICATION_ID: i64 = 0x504c_554d;
 /// The number of the newest migration.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// A row with a chunk's text or vector fills a page of 4 KiB so badly that a quarter is lost; of 8 KiB a tenth.
 pub(super) const PAGE_BYTES: u32 = 8192;
 /// What is left of the write-ahead log's file once a large transaction is through.
 const LOG_FILE_BYTES: u64 = 64 << 20;
-/// Prepared scripts of the writer: a handful of shapes covers all but the odd write.
-const WRITER_STATEMENTS: usize = 48;
+/// Prepared scripts of the writer: a handful of shapes covers all but the odd document write, and the ledger's differ by
+/// which of its eight lists have something in them, some dozens of ways.
+const WRITER_STATEMENTS: usize = 128;
 const SYNCHRONOUS_FULL: i64 = 2;
 
 /// How the process before this one ended: closing removes the log.
@@ -170,14 +171,13 @@ async fn check_integrity(
 }
 
 fn migrator() -> Migrator {
-    let corpus = Migration::new(
-        1,
-        "corpus".into(),
-        MigrationType::Simple,
-        include_str!("../../../migrations/sqlite/0001_corpus.sql").into_sql_str(),
-        false,
-    );
-    Migrator::with_migrations(vec![corpus])
+    let corpus = include_str!("../../../migrations/sqlite/0001_corpus.sql");
+    let ledger = include_str!("../../../migrations/sqlite/0002_ledger.sql");
+    Migrator::with_migrations(vec![migration(1, "corpus", corpus), migration(2, "ledger", ledger)])
+}
+
+fn migration(number: i64, name: &'static str, sql: &'static str) -> Migration {
+    Migration::new(number, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
 }
 
 fn migration_failed(error: MigrateError) -> StoreError {
@@ -194,7 +194,8 @@ async fn load_ids(writer: &mut SqliteConnection) -> Result<Ids, StoreError> {
         (SELECT COALESCE(MAX(id), 0) FROM versions), (SELECT COALESCE(MAX(id), 0) FROM segments), \
         (SELECT COALESCE(MAX(id), 0) FROM chunkings), (SELECT COALESCE(MAX(id), 0) FROM chunks), \
         (SELECT COALESCE(MAX(id), 0) FROM embeddings), \
-        COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'oplog'), 0)";
+        COALESCE((SELECT seq FROM sqlite_sequence WHERE name = 'oplog'), 0), \
+        (SELECT COALESCE(MAX(id), 0) FROM traces)";
     let row = sqlx::query(SQL).fetch_one(&mut *writer).await?;
     let mut columns = Columns::of(&row);
     Ok(Ids {
@@ -205,6 +206,7 @@ async fn load_ids(writer: &mut SqliteConnection) -> Result<Ids, StoreError> {
         chunk: columns.take()?,
         embedding: columns.take()?,
         sequence: columns.take()?,
+        request: columns.take()?,
     })
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Ids {
     pub chunk: i64,
     pub embedding: i64,
     pub sequence: i64,
+    /// Rows of `traces`.
+    pub request: i64,
 }
 
 /// A write with everything that is known about its document.

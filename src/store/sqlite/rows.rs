@@ -1,22 +1,15 @@
-//! The rows a transaction adds, and the statements that add many of them at once.
-//!
-//! A statement's round trip to its connection's thread costs more than what SQLite does in it, so rows travel in
-//! blocks. A block that is not full is padded with NULL rows, which keeps the number of prepared statements small.
+//! The rows that a wave of document writes adds and changes.
 
 use std::sync::LazyLock;
 
-use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments as _, AssertSqlSafe, Encode, Sqlite, SqliteConnection, Type};
+use sqlx::SqliteConnection;
 
 use crate::domain::{ChunkId, ContentHash, Timestamp};
 use crate::store::{Operation, StoreError};
 
 use super::codec::ids_to_bytes;
 use super::prepare::{ChunkColumns, PutColumns, Segment};
-
-/// Rows of one statement.
-const BLOCK_SIZES: [usize; 3] = [1, 8, 64];
-const LARGEST: usize = BLOCK_SIZES.len() - 1;
+use super::script::{Insert, Parameters, Script};
 
 /// What a wave of writes adds and changes; applied in the order of the fields.
 #[derive(Debug, Default)]
@@ -189,113 +182,6 @@ const COUNT: &str = "UPDATE generations SET last_sequence = change.sequence, \
 /// The statements that change rows found by other than an insert.
 #[cfg(test)]
 pub(super) const UPDATES: [&str; 5] = [RETIRE, REEMBED, DELETE, TOUCH, COUNT];
-
-/// Statements that are sent together, with their parameters one after the other.
-///
-/// Parameters have no names: sqlx asks SQLite for each one's, which takes time in proportion to their number.
-struct Script<'c> {
-    connection: &'c mut SqliteConnection,
-    sql: String,
-    parameters: Parameters,
-}
-
-impl<'c> Script<'c> {
-    fn new(connection: &'c mut SqliteConnection) -> Self {
-        Self { connection, sql: String::new(), parameters: Parameters::default() }
-    }
-
-    /// Adds a statement over a JSON list, unless the list is empty.
-    fn list<T>(&mut self, sql: &'static str, items: &[T], to_json: impl Fn(&T) -> String) {
-        if items.is_empty() {
-            return;
-        }
-        let items: Vec<String> = items.iter().map(to_json).collect();
-        self.parameters.add(format!("[{}]", items.join(",")));
-        self.push(sql);
-    }
-
-    /// Adds rows in blocks. Large blocks leave at once, so that the scripts differ in few ways and stay prepared.
-    async fn insert<R>(
-        &mut self,
-        insert: &Insert,
-        rows: &[R],
-        bind: impl Fn(&R, &mut Parameters),
-    ) -> Result<(), StoreError> {
-        let mut rest = rows;
-        while !rest.is_empty() {
-            let fits = |(size, _): &&(usize, String)| *size >= rest.len();
-            let (size, sql) = insert.statements.iter().find(fits).unwrap_or(&insert.statements[LARGEST]);
-            let (block, behind) = rest.split_at(rest.len().min(*size));
-            if *size == BLOCK_SIZES[LARGEST] {
-                self.flush().await?;
-            }
-            block.iter().for_each(|row| bind(row, &mut self.parameters));
-            (0..(size - block.len()) * insert.columns).for_each(|_| self.parameters.add_null());
-            self.push(sql);
-            if *size == BLOCK_SIZES[LARGEST] {
-                self.flush().await?;
-            }
-            rest = behind;
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, sql: &str) {
-        if !self.sql.is_empty() {
-            self.sql.push(';');
-        }
-        self.sql.push_str(sql);
-    }
-
-    async fn flush(&mut self) -> Result<(), StoreError> {
-        if self.sql.is_empty() {
-            return Ok(());
-        }
-        let parameters = std::mem::take(&mut self.parameters);
-        // Put together from this file's own text: no value is ever part of a statement.
-        let sql = AssertSqlSafe(std::mem::take(&mut self.sql));
-        sqlx::query_with(sql, parameters.0).execute(&mut *self.connection).await?;
-        Ok(())
-    }
-}
-
-/// Collects the parameters of a script.
-#[derive(Default)]
-struct Parameters(SqliteArguments);
-
-impl Parameters {
-    fn add<'t, T: Encode<'t, Sqlite> + Type<Sqlite>>(&mut self, value: T) -> &mut Self {
-        self.0.add(value).expect("integers, texts and blobs can always be bound");
-        self
-    }
-
-    fn add_count(&mut self, count: usize) -> &mut Self {
-        self.add(i64::try_from(count).expect("sizes in memory fit 63 bits"))
-    }
-
-    fn add_null(&mut self) {
-        self.add(None::<i64>);
-    }
-}
-
-/// One table's insert statements, by how many rows they take.
-struct Insert {
-    columns: usize,
-    statements: [(usize, String); BLOCK_SIZES.len()],
-}
-
-impl Insert {
-    fn into(table: &str, columns: &[&str], conflict: &str) -> Self {
-        let row = format!("({})", vec!["?"; columns.len()].join(","));
-        let statement = |rows: usize| {
-            let (columns, values) = (columns.join(", "), vec![row.as_str(); rows].join(","));
-            format!(
-                "INSERT INTO {table} ({columns}) SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL {conflict}"
-            )
-        };
-        Self { columns: columns.len(), statements: BLOCK_SIZES.map(|rows| (rows, statement(rows))) }
-    }
-}
 
 static DOCUMENTS: LazyLock<Insert> = LazyLock::new(|| {
     let fixed = ["id", "tenant_id", "collection_id", "name"];

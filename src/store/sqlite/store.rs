@@ -13,12 +13,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::domain::{
-    Chunk, ChunkId, Collection, CollectionName, ContentHash, Document, DocumentHead, DocumentId, Fingerprint,
-    GenerationId, Profile, Sequence, TenantId, TenantScope, Timestamp, VersionSummary,
+    Account, Amount, Budget, Chunk, ChunkId, Collection, CollectionName, ContentHash, Document, DocumentHead,
+    DocumentId, Fingerprint, GenerationId, Profile, Reservation, Sequence, TenantId, TenantScope, Timestamp, TraceId,
+    TraceStory, VersionSummary,
 };
 use crate::store::{
-    CorpusStore, DocumentState, DocumentWrite, HydratedChunk, IndexableDocument, LiveCounts, LogEntry, OperationLog,
-    OwnedGeneration, Page, StoreError, StoreSettings, StoredChunk, WithEmbeddings, WriteOutcome,
+    CorpusStore, DocumentState, DocumentWrite, HydratedChunk, IndexableDocument, Ledger, LedgerEntry, LiveCounts,
+    LogEntry, OperationLog, OwnedGeneration, Page, StoreError, StoreSettings, StoredBudget, StoredChunk, UsageBy,
+    UsageRow, WithEmbeddings, WriteOutcome,
 };
 
 use super::catalog::NewCollection;
@@ -27,8 +29,8 @@ use super::open::{self, Opened, PAGE_BYTES};
 use super::prepare::{Change, prepare, text_bytes};
 use super::readers::Readers;
 use super::records::Generations;
-use super::writer::{Call, Request, Signals, Writer, WriterLimits};
-use super::{catalog, chunks, documents, log};
+use super::writer::{Answer, Call, LedgerRequest, Request, Signals, Writer, WriterLimits};
+use super::{budgets, catalog, chunks, documents, ledger_reads, log};
 
 /// More text than this is prepared on a thread that may block: hashing and cutting it takes half a millisecond.
 const PREPARE_INLINE_BYTES: usize = 256 << 10;
@@ -138,11 +140,8 @@ impl SqliteStore {
         self.signals.commits.load(Ordering::Relaxed)
     }
 
-    async fn submit(&self, request: Request) -> Result<Vec<WriteOutcome>, StoreError> {
-        if self.is_poisoned() {
-            return Err(StoreError::Poisoned);
-        }
-        let calls = self.calls.lock().clone().ok_or(StoreError::Closed)?;
+    async fn submit(&self, request: Request) -> Result<Answer, StoreError> {
+        let calls = self.queue()?;
         let (answer, answered) = oneshot::channel();
         calls.try_send(Call { request, answer }).map_err(|refused| match refused {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded { limit: self.queue_limit },
@@ -150,6 +149,23 @@ impl SqliteStore {
         })?;
         drop(calls);
         answered.await.map_err(|_| self.lost_writer())?
+    }
+
+    // Waits for room in the queue: what the ledger is told has happened, and refusing it would lose it.
+    async fn submit_patiently(&self, request: LedgerRequest) -> Result<Answer, StoreError> {
+        let calls = self.queue()?;
+        let (answer, answered) = oneshot::channel();
+        let call = Call { request: Request::Ledger(request), answer };
+        calls.send(call).await.map_err(|_| self.lost_writer())?;
+        drop(calls);
+        answered.await.map_err(|_| self.lost_writer())?
+    }
+
+    fn queue(&self) -> Result<mpsc::Sender<Call>, StoreError> {
+        if self.is_poisoned() {
+            return Err(StoreError::Poisoned);
+        }
+        self.calls.lock().clone().ok_or(StoreError::Closed)
     }
 
     // A writer answers everything before it ends. One that did not has panicked, and nobody knows how far it came.
@@ -223,7 +239,10 @@ impl CorpusStore for SqliteStore {
         }
         let mut outcomes = Vec::new();
         if !changes.is_empty() {
-            outcomes = self.submit(Request::Write { tenant: scope.tenant.clone(), changes }).await?;
+            let answer = self.submit(Request::Write { tenant: scope.tenant.clone(), changes }).await?;
+            if let Answer::Outcomes(written) = answer {
+                outcomes = written;
+            }
         }
         // In ascending order, so that each insertion finds everything before it in place.
         for (index, error) in refused {
@@ -377,5 +396,54 @@ impl OperationLog for SqliteStore {
 
     async fn mark_indexed(&self, generation: GenerationId, through: Sequence) -> Result<(), StoreError> {
         self.submit(Request::MarkIndexed { generation, through }).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Ledger for SqliteStore {
+    async fn record(&self, entries: Vec<LedgerEntry>) -> Result<(), StoreError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        self.submit_patiently(LedgerRequest::Record(entries)).await.map(drop)
+    }
+
+    async fn trace(&self, scope: &TenantScope, trace: TraceId) -> Result<Option<TraceStory>, StoreError> {
+        ledger_reads::trace(self.readers.lend().await?.connection(), &scope.tenant, trace).await
+    }
+
+    async fn usage(
+        &self,
+        scope: &TenantScope,
+        by: UsageBy,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<UsageRow>, StoreError> {
+        ledger_reads::usage(self.readers.lend().await?.connection(), &scope.tenant, by, (since, limit)).await
+    }
+
+    async fn spent(&self, since: Timestamp) -> Result<Vec<(Account, Amount)>, StoreError> {
+        budgets::spent(self.readers.lend().await?.connection(), since).await
+    }
+
+    async fn reservations(&self) -> Result<Vec<Reservation>, StoreError> {
+        budgets::reservations(self.readers.lend().await?.connection()).await
+    }
+
+    async fn budgets(&self) -> Result<Vec<StoredBudget>, StoreError> {
+        budgets::budgets(self.readers.lend().await?.connection()).await
+    }
+
+    async fn put_budget(&self, budget: Budget) -> Result<(), StoreError> {
+        self.submit_patiently(LedgerRequest::PutBudget(budget)).await.map(drop)
+    }
+
+    async fn forget_traces(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        // In parts, so that others may write in between.
+        while let Answer::Removed(rows @ 1..) = self.submit_patiently(LedgerRequest::ForgetTraces { before }).await? {
+            removed += rows;
+        }
+        Ok(removed)
     }
 }

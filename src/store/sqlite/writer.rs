@@ -8,25 +8,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::domain::{GenerationId, Sequence, TenantId, Timestamp};
-use crate::store::{StoreError, WriteOutcome};
+use crate::domain::{Budget, GenerationId, Sequence, TenantId, Timestamp};
+use crate::store::{LedgerEntry, StoreError, WriteOutcome};
 
 use super::catalog::{self, NewCollection};
 use super::codec::Columns;
 use super::failure::{Severity, Stage, severity, share, was_rolled_back_already};
 use super::group::{Item, apply_wave, waves};
+use super::ledger;
 use super::plan::Ids;
 use super::prepare::Change;
 
 /// How often the length of the write-ahead log is looked up, in commits.
 const COMMITS_BETWEEN_LOOKS: u64 = 16;
+/// So many entries of the ledger take about the time of one document.
+const ENTRIES_LIKE_A_WRITE: usize = 16;
 
 /// Something to be committed, with the one who waits for it.
 #[derive(Debug)]
 pub(super) struct Call {
     pub request: Request,
-    /// Gets one outcome for each change, none for other requests. A caller that has gone is no reason not to write.
-    pub answer: oneshot::Sender<Result<Vec<WriteOutcome>, StoreError>>,
+    /// A caller that has gone is no reason not to write.
+    pub answer: oneshot::Sender<Result<Answer, StoreError>>,
 }
 
 #[derive(Debug)]
@@ -34,6 +37,27 @@ pub(super) enum Request {
     Write { tenant: TenantId, changes: Vec<Change> },
     OpenCollection(NewCollection),
     MarkIndexed { generation: GenerationId, through: Sequence },
+    Ledger(LedgerRequest),
+}
+
+#[derive(Debug)]
+pub(super) enum LedgerRequest {
+    Record(Vec<LedgerEntry>),
+    PutBudget(Budget),
+    /// A part of them, if they are many.
+    ForgetTraces {
+        before: Timestamp,
+    },
+}
+
+/// What the caller of a request that is durable now is told.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// One for each change.
+    Outcomes(Vec<WriteOutcome>),
+    Done,
+    /// How many rows went.
+    Removed(u64),
 }
 
 /// What the writer lets others see.
@@ -70,6 +94,9 @@ enum Isolation {
     /// Slower, by a savepoint and some statements for each: when one of them fails, its neighbours stay.
     Apart,
 }
+
+/// One for each call. An error is the call's own: its neighbours are committed.
+type Answers = Vec<Result<Answer, StoreError>>;
 
 struct Failure {
     error: StoreError,
@@ -129,12 +156,12 @@ impl Writer {
             result = self.attempt(&group, Isolation::Apart).await;
         }
         match result {
-            Ok(outcomes) => {
+            Ok(answers) => {
                 self.signals.commits.fetch_add(1, Ordering::Relaxed);
                 self.signals.committed.send_replace(Sequence(self.ids.sequence as u64));
-                for (call, outcomes) in group.into_iter().zip(outcomes) {
+                for (call, answer) in group.into_iter().zip(answers) {
                     // The caller may have gone.
-                    let _ = call.answer.send(Ok(outcomes));
+                    let _ = call.answer.send(answer);
                 }
             }
             Err(Failure { error, stage }) => {
@@ -149,7 +176,7 @@ impl Writer {
         }
     }
 
-    async fn attempt(&mut self, group: &[Call], isolation: Isolation) -> Result<Vec<Vec<WriteOutcome>>, Failure> {
+    async fn attempt(&mut self, group: &[Call], isolation: Isolation) -> Result<Answers, Failure> {
         let now = (self.clock)();
         sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
         for call in group {
@@ -163,16 +190,48 @@ impl Writer {
                 items.extend(changes.iter().map(|change| Item { tenant, change }));
             }
         }
-        let outcomes = self.apply(&items, isolation, now).await?;
+        let mut outcomes = self.apply(&items, isolation, now).await?.into_iter();
+        let mut answers = Vec::with_capacity(group.len());
         for call in group {
-            if let Request::MarkIndexed { generation, through } = &call.request {
-                catalog::mark_indexed(&mut self.connection, *generation, *through, now).await?;
-            }
+            answers.push(match &call.request {
+                Request::OpenCollection(_) => Ok(Answer::Done),
+                Request::Write { changes, .. } => Ok(Answer::Outcomes(outcomes.by_ref().take(changes.len()).collect())),
+                Request::MarkIndexed { generation, through } => {
+                    catalog::mark_indexed(&mut self.connection, *generation, *through, now).await?;
+                    Ok(Answer::Done)
+                }
+                Request::Ledger(request) => self.keep(request, isolation, now).await?,
+            });
         }
         let committed = sqlx::query("COMMIT").execute(&mut self.connection).await;
         committed.map_err(|error| Failure { error: error.into(), stage: Stage::Sync })?;
-        let mut outcomes = outcomes.into_iter();
-        Ok(group.iter().map(|call| outcomes.by_ref().take(call.size().0).collect()).collect())
+        Ok(answers)
+    }
+
+    // In the order of the calls: of two budgets with the same scope the later one holds.
+    async fn keep(
+        &mut self,
+        request: &LedgerRequest,
+        isolation: Isolation,
+        now: Timestamp,
+    ) -> Result<Result<Answer, StoreError>, StoreError> {
+        match isolation {
+            Isolation::Together => ledger::apply(&mut self.connection, &mut self.ids, request, now).await.map(Ok),
+            Isolation::Apart => {
+                let ids = self.ids;
+                sqlx::query("SAVEPOINT item").execute(&mut self.connection).await?;
+                let kept = match ledger::apply(&mut self.connection, &mut self.ids, request, now).await {
+                    Err(error) if severity(&error, Stage::Statement) == Severity::Constraint => {
+                        sqlx::query("ROLLBACK TO item").execute(&mut self.connection).await?;
+                        self.ids = ids;
+                        Err(error)
+                    }
+                    other => Ok(other?),
+                };
+                sqlx::query("RELEASE item").execute(&mut self.connection).await?;
+                Ok(kept)
+            }
+        }
     }
 
     async fn apply(
@@ -260,10 +319,14 @@ impl Writer {
 }
 
 impl Call {
+    // Rows that are about as much work as a document, and bytes.
     fn size(&self) -> (usize, usize) {
         match &self.request {
             Request::Write { changes, .. } => (changes.len(), changes.iter().map(|change| change.bytes).sum()),
-            Request::OpenCollection(_) | Request::MarkIndexed { .. } => (0, 0),
+            Request::Ledger(LedgerRequest::Record(entries)) => {
+                (entries.len() / ENTRIES_LIKE_A_WRITE, entries.iter().map(LedgerEntry::bytes).sum())
+            }
+            Request::OpenCollection(_) | Request::MarkIndexed { .. } | Request::Ledger(_) => (0, 0),
         }
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct Fresh {
 
 impl Fresh {
     pub(super) fn subject(&self) -> Subject<'_> {
-        Subject { corpus: &self.store, log: &self.store }
+        Subject { corpus: &self.store, log: &self.store, ledger: &self.store }
     }
 
     pub(super) fn path(&self) -> PathBuf {

@@ -2,9 +2,11 @@
 
 mod child;
 mod conformance;
+mod console;
 mod durability;
 mod fixture;
 mod generations;
+mod ledger;
 mod opening;
 mod plans;
 mod writing;

@@ -8,10 +8,13 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use crate::domain::{Sequence, Timestamp};
-use crate::store::conformance::{Ingest, scope};
+use crate::store::conformance::{Ingest, call, collection_name, scope};
 use crate::store::sqlite::open::{Durability, check_durability, read_durability};
 use crate::store::sqlite::{catalog, failure};
-use crate::store::{CorpusStore as _, IntegrityCheck, OperationLog as _, SqliteStore, StoreError, StoreSettings};
+use crate::store::{
+    CorpusStore as _, IntegrityCheck, Ledger as _, LedgerEntry, OperationLog as _, SqliteStore, StoreError,
+    StoreSettings,
+};
 
 use super::fixture::{Fresh, fresh};
 
@@ -93,6 +96,29 @@ async fn a_newer_database_is_refused_and_stays_as_it_is() {
     assert!(matches!(refused, StoreError::TooNew { found: 99, .. }), "{refused:?}");
     assert!(std::fs::read(fresh.path()).unwrap() == before);
 }
+
+#[tokio::test]
+async fn a_database_from_before_the_ledger_is_migrated_and_keeps_its_documents() {
+    let fresh = closed_with_documents().await;
+    let drop_table = |table: &&str| format!("DROP TABLE {table};");
+    let drop_tables: String = LEDGER_TABLES.iter().map(drop_table).collect();
+    let undo = "DELETE FROM _sqlx_migrations WHERE version = 2; PRAGMA user_version = 1;";
+    run(&fresh.path(), &format!("{drop_tables}{undo}")).await;
+    let owner = scope("acme");
+    let call = call("acme", 1);
+
+    let fresh = fresh.reopen().await;
+
+    fresh.store.record(vec![LedgerEntry::Call(Box::new(call.clone()))]).await.unwrap();
+    assert!(fresh.store.trace(&owner, call.trace_id).await.unwrap().is_some());
+    let documents = fresh.store.documents(&owner, &collection_name("c"), None, 500).await.unwrap();
+    assert_eq!(documents.items.len(), 200);
+    assert_eq!(fresh.store.last_sequence().await.unwrap(), Sequence(200));
+}
+
+/// What migration 2 makes, children first.
+const LEDGER_TABLES: [&str; 8] =
+    ["spans", "traces", "searches", "llm_calls", "budgets", "budget_spending", "budget_reservations", "budget_events"];
 
 #[tokio::test]
 async fn a_database_of_somebody_else_is_refused_and_stays_as_it_is() {

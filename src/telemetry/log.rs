@@ -1,21 +1,18 @@
-//! Log lines, metrics and trace ids of the process.
+//! Log lines: one event, one line, with the trace id of the request or task that it belongs to.
 //!
-//! Every log line carries a trace id: that of the request or task it belongs to, or else that of the process itself.
-//! The fields of a line are what the code names; bodies, keys and texts of documents are never among them.
+//! A value can neither forge a second line nor one of the line's own entries.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
 use std::str::FromStr;
-use std::sync::OnceLock;
-use std::time::Duration;
 
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -24,6 +21,11 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, fmt as tracing_fmt};
 
 use crate::domain::TraceId;
+
+use super::error::TelemetryError;
+use super::recorder::recorder;
+use super::trace_ids::new_trace_id;
+use super::trace_settings::TraceSettings;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -55,23 +57,8 @@ impl Default for TelemetrySettings {
     }
 }
 
-/// Why telemetry cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    #[error("log_filter {filter:?} is not a filter such as \"info,plumb::search=debug\"")]
-    Filter {
-        filter: String,
-        #[source]
-        source: tracing_subscriber::filter::ParseError,
-    },
-    #[error("logging was started twice")]
-    Twice,
-    #[error("the metrics registry cannot be built: {detail}")]
-    Metrics { detail: String },
-}
-
-/// Sends log lines to standard error, and panics to the log. Once per process.
-pub fn start_logging(settings: &TelemetrySettings) -> Result<(), TelemetryError> {
+/// Sends log lines to standard error and panics to the log, and records traces. Once per process.
+pub fn start_logging(settings: &TelemetrySettings, traces: &TraceSettings) -> Result<(), TelemetryError> {
     let filter = EnvFilter::from_str(&settings.log_filter)
         .map_err(|source| TelemetryError::Filter { filter: settings.log_filter.clone(), source })?;
     let json = match settings.log_format {
@@ -80,7 +67,10 @@ pub fn start_logging(settings: &TelemetrySettings) -> Result<(), TelemetryError>
         LogFormat::Text => false,
     };
     let lines = tracing_fmt::layer().with_writer(std::io::stderr).event_format(Lines { json, process: new_trace_id() });
-    let registry = tracing_subscriber::registry().with(filter).with(TraceOfSpan).with(lines);
+    // The spans that carry a trace id are seen whatever is shown, so that a quiet log has it too.
+    let shown = filter.or(filter_fn(|metadata| metadata.is_span() && metadata.fields().field("trace_id").is_some()));
+    let logging = TraceOfSpan.and_then(lines).with_filter(shown);
+    let registry = tracing_subscriber::registry().with(logging).with(recorder(traces));
     registry.try_init().map_err(|_| TelemetryError::Twice)?;
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -88,139 +78,6 @@ pub fn start_logging(settings: &TelemetrySettings) -> Result<(), TelemetryError>
         tracing::error!(place, message, "panic");
     }));
     Ok(())
-}
-
-/// A new random trace id (W3C Trace Context §3.2.2.3: not all zero).
-pub fn new_trace_id() -> TraceId {
-    loop {
-        let bytes = random_bytes::<16>();
-        if bytes != [0; 16] {
-            return TraceId(bytes);
-        }
-    }
-}
-
-/// The trace id of a W3C `traceparent` header; `None` if the header is not valid and a new trace must start.
-///
-/// Later versions than 00 may append fields after a dash (Trace Context §4.3).
-pub fn parse_traceparent(header: &str) -> Option<TraceId> {
-    let fixed = header.get(..55)?;
-    let mut parts = fixed.split('-');
-    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex =
-        |part: &str, length| part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let rest_fits = match &header[55..] {
-        "" => true,
-        rest => version != "00" && rest.starts_with('-'),
-    };
-    let fits = is_hex(version, 2) && is_hex(trace, 32) && is_hex(parent, 16) && is_hex(flags, 2) && version != "ff";
-    let zero = |part: &str| part.bytes().all(|byte| byte == b'0');
-    if !fits || !rest_fits || zero(trace) || zero(parent) {
-        return None;
-    }
-    trace.parse().ok()
-}
-
-/// Bytes from the operating system's random generator.
-pub fn random_bytes<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
-    bytes
-}
-
-/// The process's counters, gauges and histograms.
-#[derive(Clone)]
-pub struct Metrics(PrometheusHandle);
-
-impl Metrics {
-    /// The registry of the process, made on first use; the `metrics` macros of every room lead to it.
-    pub fn start() -> Result<Self, TelemetryError> {
-        static REGISTRY: OnceLock<Result<Metrics, String>> = OnceLock::new();
-        let made = REGISTRY.get_or_init(|| install().map(Metrics));
-        made.clone().map_err(|detail| TelemetryError::Metrics { detail })
-    }
-
-    /// Everything in the text format of Prometheus, with the process's own gauges read now.
-    pub fn render(&self) -> String {
-        if let Some(bytes) = resident_bytes() {
-            metrics::gauge!("process_resident_memory_bytes").set(bytes as f64);
-        }
-        metrics::gauge!("process_cpu_seconds_total").set(cpu_time().as_secs_f64());
-        self.0.render()
-    }
-
-    /// Folds recorded samples into the histograms; call it every few seconds, or they take memory until the next
-    /// [`Metrics::render`].
-    pub fn fold(&self) {
-        self.0.run_upkeep();
-    }
-}
-
-fn install() -> Result<PrometheusHandle, String> {
-    let handle = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)
-        .and_then(PrometheusBuilder::install_recorder)
-        .map_err(|error| error.to_string())?;
-    metrics::gauge!("plumb_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    for (name, help) in GAUGES {
-        metrics::describe_gauge!(name, help);
-    }
-    for (name, help) in COUNTERS {
-        metrics::describe_counter!(name, help);
-    }
-    for (name, help) in HISTOGRAMS {
-        metrics::describe_histogram!(name, metrics::Unit::Seconds, help);
-    }
-    Ok(handle)
-}
-
-const GAUGES: [(&str, &str); 5] = [
-    ("plumb_build_info", "Always 1; the version is a label"),
-    ("plumb_http_requests_in_flight", "Requests being worked on"),
-    ("plumb_index_visible_sequence", "Operation up to which every search sees the truth"),
-    ("process_cpu_seconds_total", "CPU time used by the process, user and system"),
-    ("process_resident_memory_bytes", "Memory held by the process"),
-];
-const COUNTERS: [(&str, &str); 7] = [
-    ("plumb_http_requests_total", "Requests by route, method and status"),
-    ("plumb_index_failures_total", "Times that an index could not follow the truth"),
-    ("plumb_index_operations_total", "Operations handed to the indexes"),
-    ("plumb_ingest_documents_total", "Documents by what became of them"),
-    ("plumb_ingest_embeddings_made_total", "Vectors that were computed"),
-    ("plumb_ingest_embeddings_reused_total", "Vectors that an equal text had already"),
-    ("plumb_search_degraded_total", "Searches that left a stage out, by stage and reason"),
-];
-const HISTOGRAMS: [(&str, &str); 4] = [
-    ("plumb_http_request_duration_seconds", "From the head of a request to its response"),
-    ("plumb_index_commit_seconds", "Making what was indexed searchable"),
-    ("plumb_search_seconds", "A whole search, by mode"),
-    ("plumb_search_stage_seconds", "One stage of a search"),
-];
-
-// From a lexical search (under a millisecond) to an answer of a slow model.
-const SECONDS: [f64; 16] =
-    [0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.125, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0];
-
-/// Memory of the process in bytes; `None` where the system does not tell.
-pub fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
-/// CPU time of the process so far, user and system, over all threads.
-pub fn cpu_time() -> Duration {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: `usage` is a valid place for one `rusage`, and a zeroed one is a valid value should the call fail.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    let of = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
-    };
-    of(usage.ru_utime) + of(usage.ru_stime)
 }
 
 /// Remembers the `trace_id` field of a span, so that every line below the span can show it.
@@ -406,40 +263,5 @@ mod tests {
                 assert_eq!((&line["level"], &line["field.level"]), (&"info".into(), &"fake".into()));
             }
         }
-    }
-
-    #[test]
-    fn traceparent_is_continued_only_if_it_is_valid() {
-        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let continued = |header: &str| parse_traceparent(header).map(|trace| trace.to_string());
-
-        let valid = format!("00-{trace}-00f067aa0ba902b7-01");
-        assert_eq!(continued(&valid).as_deref(), Some(trace));
-        assert_eq!(continued(&format!("01-{trace}-00f067aa0ba902b7-01-later")).as_deref(), Some(trace));
-        for invalid in [
-            String::new(),
-            valid[..54].to_owned(),
-            format!("{valid}-more"),
-            format!("{valid}0"),
-            format!("ff-{trace}-00f067aa0ba902b7-01"),
-            format!("00-{}-00f067aa0ba902b7-01", trace.to_uppercase()),
-            format!("00-{}-00f067aa0ba902b7-01", "0".repeat(32)),
-            format!("00-{trace}-0000000000000000-01"),
-            format!("00_{trace}_00f067aa0ba902b7_01"),
-            format!("00-{trace}-00f067aa0ba902b7-ü1"),
-        ] {
-            assert_eq!(continued(&invalid), None, "{invalid}");
-        }
-    }
-
-    #[test]
-    fn the_process_tells_its_memory_and_time() {
-        let text = Metrics::start().unwrap().render();
-
-        assert!(text.contains("process_cpu_seconds_total"));
-        assert!(text.contains("plumb_build_info{version="));
-        assert!(cpu_time() > Duration::ZERO);
-        #[cfg(target_os = "linux")]
-        assert!(resident_bytes().unwrap() > 1 << 20);
     }
 }

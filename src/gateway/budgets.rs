@@ -1,0 +1,393 @@
+//! Caps on spending: the worst case of a call is reserved before it, the truth is settled after it.
+//!
+//! What is spent and reserved never exceeds a limit: both are changed under one lock, and no call goes out before its
+//! reservation is durable. Decisions are made in memory; the ledger holds the same, so that a restart goes on where
+//! the process before it ended, with what that left reserved still counted.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{
+    Account, Amount, Budget, BudgetAction, BudgetEvent, BudgetPeriod, CallId, Payer, Reservation, TenantId, Timestamp,
+};
+use crate::store::{Ledger, LedgerEntry, LedgerQueue, StoreError};
+
+use super::GatewayError;
+use super::alerts::Alerts;
+use super::limits::{alert_reached, limit_reached, over, period_end, period_start};
+
+/// Gives the time; budgets do not follow a clock that is set while the process runs.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Where a budget comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BudgetSource {
+    /// The settings file; gone when it is taken out there.
+    Config,
+    /// Set at run time; kept in the database.
+    Stored,
+}
+
+/// A budget with everything that is counted against it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BudgetState {
+    pub budget: Budget,
+    pub source: BudgetSource,
+    pub accounts: Vec<AccountState>,
+}
+
+/// One account of a budget.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccountState {
+    pub account: Account,
+    pub spent: Amount,
+    /// By calls under way, and by those that a crash left behind.
+    pub reserved: Amount,
+    /// What a crash left behind.
+    pub unresolved: Vec<Reservation>,
+}
+
+/// All budgets of the process.
+pub struct Budgets {
+    book: Mutex<Book>,
+    ledger: Option<(Arc<dyn Ledger>, LedgerQueue)>,
+    alerts: Alerts,
+    clock: Clock,
+}
+
+#[derive(Default)]
+struct Book {
+    rules: Vec<(Budget, BudgetSource)>,
+    accounts: HashMap<Account, Entry>,
+    /// Reservations of processes that did not live to settle them.
+    orphans: HashMap<CallId, Reservation>,
+    active: HashMap<CallId, (Vec<Account>, CancellationToken)>,
+}
+
+#[derive(Default)]
+struct Entry {
+    spent: Amount,
+    reserved: Amount,
+    is_alerted: bool,
+    last_refusal: Option<Instant>,
+}
+
+/// The worst case of one call, reserved until it is settled.
+#[derive(Debug)]
+pub struct Held {
+    reservation: Reservation,
+    /// Cancelled when a budget of the call has nothing left.
+    pub cut: CancellationToken,
+}
+
+/// Refusals of one account that are written down, at most one in so long: a client in a loop must not fill the disk.
+const REFUSAL_EVERY: Duration = Duration::from_secs(1);
+
+impl Budgets {
+    /// Budgets that are kept nowhere: for gateways without a ledger.
+    pub fn in_memory(rules: Vec<Budget>, clock: Clock) -> Self {
+        let rules = rules.into_iter().map(|budget| (budget, BudgetSource::Config)).collect();
+        let book = Book { rules, ..Book::default() };
+        Self { book: Mutex::new(book), ledger: None, alerts: Alerts::none(), clock }
+    }
+
+    /// The budgets of the settings and of the ledger, with what was spent and left reserved.
+    pub async fn load(
+        configured: Vec<Budget>,
+        ledger: Arc<dyn Ledger>,
+        queue: LedgerQueue,
+        alerts: Alerts,
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
+        let now = clock();
+        let mut book = Book::default();
+        book.rules.extend(configured.into_iter().map(|budget| (budget, BudgetSource::Config)));
+        book.rules.extend(ledger.budgets().await?.into_iter().map(|stored| (stored.budget, BudgetSource::Stored)));
+        // A month's start is before its days'.
+        for (account, spent) in ledger.spent(period_start(BudgetPeriod::Month, now)).await? {
+            book.accounts.entry(account).or_default().spent = spent;
+        }
+        for reservation in ledger.reservations().await? {
+            book.add_reserved(&reservation);
+            book.orphans.insert(reservation.call_id, reservation);
+        }
+        book.mark_alerted();
+        Ok(Self { book: Mutex::new(book), ledger: Some((ledger, queue)), alerts, clock })
+    }
+
+    /// Replaces the budgets of the settings; what was spent stays counted.
+    pub fn configure(&self, configured: Vec<Budget>) {
+        let mut book = self.book.lock();
+        book.rules.retain(|(_, source)| *source == BudgetSource::Stored);
+        book.rules.extend(configured.into_iter().map(|budget| (budget, BudgetSource::Config)));
+        book.mark_alerted();
+        book.cut_what_is_over();
+    }
+
+    /// Sets a budget at run time; one of the same scope and period that was set so is replaced.
+    pub async fn put(&self, budget: Budget) -> Result<BudgetState, StoreError> {
+        if let Some((ledger, _)) = &self.ledger {
+            ledger.put_budget(budget.clone()).await?;
+        }
+        let mut book = self.book.lock();
+        let same = |(old, source): &(Budget, BudgetSource)| {
+            *source == BudgetSource::Stored && old.scope == budget.scope && old.period == budget.period
+        };
+        book.rules.retain(|rule| !same(rule));
+        book.rules.push((budget.clone(), BudgetSource::Stored));
+        book.mark_alerted();
+        book.cut_what_is_over();
+        Ok(book.state(&budget, BudgetSource::Stored, (self.clock)()))
+    }
+
+    /// Every budget with its accounts of the present period.
+    pub fn states(&self) -> Vec<BudgetState> {
+        let (book, now) = (self.book.lock(), (self.clock)());
+        book.rules.iter().map(|(budget, source)| book.state(budget, *source, now)).collect()
+    }
+
+    /// Reserves the worst case of a call against every budget that concerns it, durably; `None` if none does.
+    pub async fn reserve(
+        &self,
+        call_id: CallId,
+        tenant: &TenantId,
+        payer: &Payer<'_>,
+        amount: Amount,
+    ) -> Result<Option<Held>, GatewayError> {
+        let now = (self.clock)();
+        let reserved = self.book.lock().reserve((call_id, tenant), payer, amount, now);
+        let held = match reserved {
+            Ok(held) => held,
+            Err(refusal) => {
+                if let (Some(event), Some((_, queue))) = (refusal.event, &self.ledger) {
+                    queue.try_submit(vec![LedgerEntry::BudgetEvent(event)]);
+                }
+                metrics::counter!("plumb_budget_refusals_total").increment(1);
+                return Err(refusal.error);
+            }
+        };
+        if let (Some(held), Some((_, queue))) = (&held, &self.ledger) {
+            let mut undo = Undo { budgets: self, reservation: Some(&held.reservation) };
+            let entry = LedgerEntry::Reserve(held.reservation.clone());
+            queue.submit_durable(vec![entry]).await.map_err(GatewayError::Ledger)?;
+            undo.reservation = None;
+        }
+        Ok(held)
+    }
+
+    /// Settles a call with what it truly used. The entries returned belong into the ledger together with the rows of
+    /// the call's attempts.
+    pub fn settle(&self, held: &Held, used: Amount) -> Vec<LedgerEntry> {
+        let reservation = &held.reservation;
+        let mut book = self.book.lock();
+        book.active.remove(&reservation.call_id);
+        let mut entries = vec![LedgerEntry::Settle {
+            call_id: reservation.call_id,
+            charges: reservation.accounts.iter().map(|account| (account.clone(), used)).collect(),
+        }];
+        for account in &reservation.accounts {
+            let entry = book.accounts.entry(account.clone()).or_default();
+            entry.reserved = entry.reserved.saturating_sub(reservation.amount);
+            entry.spent = entry.spent + used;
+        }
+        let at = (self.clock)();
+        for (account, detail) in book.new_alerts(&reservation.accounts) {
+            tracing::warn!(budget = account.name, detail, "a budget reached its alert");
+            metrics::counter!("plumb_budget_alerts_total").increment(1);
+            let (tenant, call_id) = (reservation.tenant.clone(), Some(reservation.call_id));
+            let event = BudgetEvent { at, tenant, account, action: BudgetAction::Alert, call_id, detail };
+            self.alerts.send(&event);
+            entries.push(LedgerEntry::BudgetEvent(event));
+        }
+        book.cut_what_is_over();
+        entries
+    }
+
+    /// Settles a reservation that a crash left behind; false if there is none of this tenant.
+    pub async fn resolve(&self, tenant: &TenantId, call_id: CallId, used: Amount) -> Result<bool, StoreError> {
+        let orphan = self.book.lock().orphans.get(&call_id).filter(|orphan| orphan.tenant == *tenant).cloned();
+        let Some(reservation) = orphan else { return Ok(false) };
+        let at = (self.clock)();
+        let mut entries = vec![LedgerEntry::Settle {
+            call_id,
+            charges: reservation.accounts.iter().map(|account| (account.clone(), used)).collect(),
+        }];
+        entries.extend(reservation.accounts.first().map(|account| {
+            LedgerEntry::BudgetEvent(BudgetEvent {
+                at,
+                tenant: tenant.clone(),
+                account: account.clone(),
+                action: BudgetAction::Resolved,
+                call_id: Some(call_id),
+                detail: format!("a reservation of {} was resolved as {}", reservation.amount.cost, used.cost),
+            })
+        }));
+        if let Some((ledger, _)) = &self.ledger {
+            ledger.record(entries).await?;
+        }
+        let mut book = self.book.lock();
+        // Two at once: only the first may count.
+        if book.orphans.remove(&call_id).is_some() {
+            for account in &reservation.accounts {
+                let entry = book.accounts.entry(account.clone()).or_default();
+                entry.reserved = entry.reserved.saturating_sub(reservation.amount);
+                entry.spent = entry.spent + used;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Takes a reservation back that did not become durable, or whose caller left while it did.
+struct Undo<'a> {
+    budgets: &'a Budgets,
+    reservation: Option<&'a Reservation>,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        let Some(reservation) = self.reservation else { return };
+        let mut book = self.budgets.book.lock();
+        book.active.remove(&reservation.call_id);
+        for account in &reservation.accounts {
+            let entry = book.accounts.entry(account.clone()).or_default();
+            entry.reserved = entry.reserved.saturating_sub(reservation.amount);
+        }
+        if let Some((_, queue)) = &self.budgets.ledger {
+            // It may have become durable after all; settling it with nothing takes it away.
+            queue.try_submit(vec![LedgerEntry::Settle { call_id: reservation.call_id, charges: Vec::new() }]);
+        }
+    }
+}
+
+struct Refusal {
+    error: GatewayError,
+    event: Option<BudgetEvent>,
+}
+
+impl Book {
+    fn reserve(
+        &mut self,
+        (call_id, tenant): (CallId, &TenantId),
+        payer: &Payer<'_>,
+        amount: Amount,
+        now: Timestamp,
+    ) -> Result<Option<Held>, Box<Refusal>> {
+        // Two budgets may share an account (`tenant:acme` and `tenant:*`): it is charged once.
+        let mut accounts = BTreeSet::new();
+        for index in 0..self.rules.len() {
+            let budget = &self.rules[index].0;
+            let Some(name) = budget.scope.account(payer) else { continue };
+            let account = Account { name, period: budget.period, since: period_start(budget.period, now) };
+            let entry = self.accounts.entry(account.clone()).or_default();
+            if let Some(detail) = over(budget, entry.spent + entry.reserved, amount) {
+                let error = GatewayError::BudgetExceeded {
+                    budget: format!("{} per {}", budget.scope, budget.period.as_str()),
+                    detail: detail.clone(),
+                    retry_after: period_end(budget.period, now),
+                };
+                let is_news = entry.last_refusal.is_none_or(|last| last.elapsed() >= REFUSAL_EVERY);
+                if is_news {
+                    entry.last_refusal = Some(Instant::now());
+                    tracing::warn!(budget = account.name, detail, "a call was refused by a budget");
+                }
+                let event = is_news.then(|| BudgetEvent {
+                    at: now,
+                    tenant: tenant.clone(),
+                    account,
+                    action: BudgetAction::Refused,
+                    call_id: Some(call_id),
+                    detail,
+                });
+                return Err(Box::new(Refusal { error, event }));
+            }
+            accounts.insert(account);
+        }
+        if accounts.is_empty() {
+            return Ok(None);
+        }
+        let (accounts, tenant) = (accounts.into_iter().collect(), tenant.clone());
+        let reservation = Reservation { call_id, tenant, accounts, amount, made_at: now };
+        self.add_reserved(&reservation);
+        let cut = CancellationToken::new();
+        self.active.insert(call_id, (reservation.accounts.clone(), cut.clone()));
+        Ok(Some(Held { reservation, cut }))
+    }
+
+    fn add_reserved(&mut self, reservation: &Reservation) {
+        for account in &reservation.accounts {
+            let entry = self.accounts.entry(account.clone()).or_default();
+            entry.reserved = entry.reserved + reservation.amount;
+        }
+    }
+
+    /// The budgets that an account belongs to.
+    fn rules_of<'a>(&'a self, account: &'a Account) -> impl Iterator<Item = &'a Budget> {
+        self.rules.iter().map(|(budget, _)| budget).filter(|budget| belongs(account, budget))
+    }
+
+    /// What has reached its alert already gives no new one.
+    fn mark_alerted(&mut self) {
+        let reached: Vec<Account> = self
+            .accounts
+            .iter()
+            .filter(|(account, entry)| {
+                self.rules_of(account).any(|budget| alert_reached(budget, entry.spent).is_some())
+            })
+            .map(|(account, _)| account.clone())
+            .collect();
+        for account in reached {
+            self.accounts.entry(account).or_default().is_alerted = true;
+        }
+    }
+
+    fn new_alerts(&mut self, accounts: &[Account]) -> Vec<(Account, String)> {
+        let mut alerts = Vec::new();
+        for account in accounts {
+            let Some(entry) = self.accounts.get(account).filter(|entry| !entry.is_alerted) else { continue };
+            let detail = self.rules_of(account).find_map(|budget| alert_reached(budget, entry.spent));
+            if let Some(detail) = detail {
+                self.accounts.entry(account.clone()).or_default().is_alerted = true;
+                alerts.push((account.clone(), detail));
+            }
+        }
+        alerts
+    }
+
+    /// Cuts the calls whose budgets have nothing left: a limit was lowered, or a server reported more than it was
+    /// allowed to use.
+    fn cut_what_is_over(&self) {
+        let is_spent = |account: &Account| {
+            let spent = self.accounts.get(account).map(|entry| entry.spent).unwrap_or_default();
+            self.rules_of(account).any(|budget| limit_reached(budget, spent))
+        };
+        for (accounts, cut) in self.active.values() {
+            if accounts.iter().any(is_spent) {
+                cut.cancel();
+            }
+        }
+    }
+
+    fn state(&self, budget: &Budget, source: BudgetSource, now: Timestamp) -> BudgetState {
+        let since = period_start(budget.period, now);
+        let own = self.accounts.iter().filter(|(account, _)| account.since == since && belongs(account, budget));
+        let mut accounts: Vec<AccountState> = own
+            .map(|(account, entry)| AccountState {
+                account: account.clone(),
+                spent: entry.spent,
+                reserved: entry.reserved,
+                unresolved: self.orphans.values().filter(|orphan| orphan.accounts.contains(account)).cloned().collect(),
+            })
+            .collect();
+        accounts.sort_by(|a, b| a.account.cmp(&b.account));
+        BudgetState { budget: budget.clone(), source, accounts }
+    }
+}
+
+fn belongs(account: &Account, budget: &Budget) -> bool {
+    account.period == budget.period && budget.scope.covers(&account.name)
+}

@@ -1,0 +1,110 @@
+//! Budgets and the kill switch, as the server speaks for them.
+
+use async_trait::async_trait;
+
+use crate::domain::{Amount, Budget, CallId, ErrorKind, Nanousd, Selector, TenantScope};
+use crate::gateway::{self, Gateway};
+use crate::store::StoreError;
+
+use super::ports::{AccountState, BudgetSource, BudgetState, ControlPort, Failure, KillState, Switch};
+
+/// The gateway's controls.
+pub struct ControlRoom {
+    pub gateway: Gateway,
+}
+
+#[async_trait]
+impl ControlPort for ControlRoom {
+    async fn kill_switch(&self) -> KillState {
+        match self.gateway.kill_switch().killed() {
+            Some(killed) => KillState { is_on: true, reason: Some(killed.reason), since: Some(killed.since) },
+            None => KillState { is_on: false, reason: None, since: None },
+        }
+    }
+
+    async fn set_kill_switch(&self, wanted: Switch, reason: String) -> Result<KillState, Failure> {
+        let gateway = self.gateway.clone();
+        let switched = tokio::task::spawn_blocking(move || match wanted {
+            Switch::On => gateway.kill_switch().turn_on(&reason),
+            Switch::Off => gateway.kill_switch().turn_off(),
+        });
+        match switched.await {
+            Ok(Ok(())) => Ok(self.kill_switch().await),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the kill switch's file could not be changed");
+                let detail = match wanted {
+                    Switch::On => "the switch is on, but a restart would turn it off: its file could not be written",
+                    Switch::Off => "the switch stays on: its file could not be removed",
+                };
+                Err(failure(ErrorKind::Internal, detail))
+            }
+            Err(_) => Err(failure(ErrorKind::Internal, "the switch could not be reached")),
+        }
+    }
+
+    async fn budgets(&self, scope: &TenantScope) -> Result<Vec<BudgetState>, Failure> {
+        let mut states: Vec<BudgetState> =
+            self.gateway.budgets().states().into_iter().filter_map(|state| seen_by(scope, state)).collect();
+        states.sort_by(|a, b| (&a.budget.scope, a.budget.period).cmp(&(&b.budget.scope, b.budget.period)));
+        Ok(states)
+    }
+
+    async fn put_budget(&self, scope: &TenantScope, budget: Budget) -> Result<BudgetState, Failure> {
+        let states = self.gateway.budgets().states();
+        let configured = states.iter().any(|state| {
+            state.source == gateway::BudgetSource::Config
+                && state.budget.scope == budget.scope
+                && state.budget.period == budget.period
+        });
+        if configured {
+            return Err(failure(ErrorKind::Conflict, "the settings have a budget of this scope and period"));
+        }
+        let state = self.gateway.budgets().put(budget).await.map_err(|error| store_failure(&error))?;
+        seen_by(scope, state).ok_or_else(|| failure(ErrorKind::Unprocessable, "the budget must name your tenant"))
+    }
+
+    async fn resolve(&self, scope: &TenantScope, call: CallId, cost: Nanousd) -> Result<(), Failure> {
+        let used = Amount { cost, tokens: 0, calls: 1 };
+        let resolved = self.gateway.budgets().resolve(&scope.tenant, call, used).await;
+        match resolved.map_err(|error| store_failure(&error))? {
+            true => Ok(()),
+            false => Err(failure(ErrorKind::NotFound, "no such reservation")),
+        }
+    }
+}
+
+/// The part of a budget that a tenant may see. Where no keys are configured, the caller owns the server and sees all.
+fn seen_by(scope: &TenantScope, mut state: gateway::BudgetState) -> Option<BudgetState> {
+    if scope.key_id.is_some() {
+        let own = Selector::One(scope.tenant.as_str().to_owned());
+        let concerns =
+            state.budget.scope.tenant.as_ref().is_some_and(|tenant| *tenant == Selector::Each || *tenant == own);
+        if !concerns {
+            return None;
+        }
+        let is_own = |name: &str| {
+            name.parse::<crate::domain::BudgetScope>().is_ok_and(|account| account.tenant.as_ref() == Some(&own))
+        };
+        state.accounts.retain(|account| is_own(&account.account.name));
+    }
+    let source = match state.source {
+        gateway::BudgetSource::Config => BudgetSource::Config,
+        gateway::BudgetSource::Stored => BudgetSource::Stored,
+    };
+    let account = |account: gateway::AccountState| AccountState {
+        account: account.account,
+        spent: account.spent,
+        reserved: account.reserved,
+        unresolved: account.unresolved,
+    };
+    Some(BudgetState { budget: state.budget, source, accounts: state.accounts.into_iter().map(account).collect() })
+}
+
+fn store_failure(error: &StoreError) -> Failure {
+    tracing::error!(error = error as &dyn std::error::Error, "a budget could not be kept");
+    Failure::new(error.kind())
+}
+
+fn failure(kind: ErrorKind, detail: &str) -> Failure {
+    Failure { detail: Some(detail.to_owned()), ..Failure::new(kind) }
+}
