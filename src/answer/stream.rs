@@ -127,7 +127,7 @@ async fn write(
         }
     };
     let outcome = follow(composer, &draft, &mut reply, events).await?;
-    (draft.attempts, draft.cost) = (reply.attempts().to_vec(), reply.cost());
+    (draft.attempts, draft.cost) = (reply.attempts(), reply.cost());
     let provider = reply.provider().to_owned();
     // The call is over: its place is free before the reader has taken the rest.
     drop(reply);

@@ -153,6 +153,10 @@ impl BudgetScope {
     pub fn account(&self, payer: &Payer<'_>) -> Option<String> {
         let values = [Some(payer.tenant), Some(payer.task), payer.session, payer.key];
         let mut parts = Vec::new();
+        if self.tenant.is_none() && self.session.is_some() {
+            // Clients name their sessions, so two tenants may choose the same name.
+            parts.push(format!("tenant:{}", escape(payer.tenant)));
+        }
         for ((dimension, selector), value) in self.dimensions().into_iter().zip(values) {
             let Some(selector) = selector else { continue };
             let value = value?;
@@ -168,8 +172,10 @@ impl BudgetScope {
     pub fn covers(&self, account: &str) -> bool {
         let Ok(account) = account.parse::<Self>() else { return false };
         let pairs = self.dimensions().into_iter().zip(account.dimensions());
-        pairs.into_iter().all(|((_, wanted), (_, found))| match (wanted, found) {
+        pairs.into_iter().all(|((dimension, wanted), (_, found))| match (wanted, found) {
             (None, None) | (Some(Selector::Each), Some(_)) => true,
+            // The tenant stands in front of every session.
+            (None, Some(_)) => dimension == "tenant" && self.session.is_some(),
             (Some(Selector::One(wanted)), Some(Selector::One(found))) => wanted == found,
             _ => false,
         })
@@ -261,7 +267,7 @@ mod tests {
         let payer = Payer { tenant: "acme", task: "answer", session: Some("s+1"), key: None };
         let account = |scope: &str| scope.parse::<BudgetScope>().unwrap().account(&payer);
 
-        assert_eq!(account("session:*").as_deref(), Some("session:s%2B1"));
+        assert_eq!(account("session:*").as_deref(), Some("tenant:acme+session:s%2B1"));
         assert_eq!(account("tenant:acme+task:*").as_deref(), Some("tenant:acme+task:answer"));
         assert_eq!(account("everything").as_deref(), Some("everything"));
         assert_eq!(account("tenant:other"), None);

@@ -77,3 +77,55 @@ async fn post_all(client: reqwest::Client, url: reqwest::Url, mut alerts: mpsc::
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::domain::{Account, BudgetAction, BudgetPeriod, TenantId, Timestamp};
+
+    fn event() -> BudgetEvent {
+        let account = Account { name: "tenant:acme".to_owned(), period: BudgetPeriod::Day, since: Timestamp(0) };
+        BudgetEvent {
+            at: Timestamp(1_000_000),
+            tenant: TenantId::new("acme").unwrap(),
+            account,
+            action: BudgetAction::Alert,
+            call_id: None,
+            detail: "half is spent".to_owned(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_alert_that_is_not_taken_is_sent_again() {
+        super::super::install_tls();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (alerts, _task) = Alerts::webhook(&format!("http://{}/hook", listener.local_addr().unwrap())).unwrap();
+
+        alerts.send(&event());
+        let mut seen = Vec::new();
+        for status in ["503 Service Unavailable", "204 No Content"] {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let mut bytes = Vec::new();
+            while !String::from_utf8_lossy(&bytes).contains("half is spent") {
+                assert!(connection.read_buf(&mut bytes).await.unwrap() > 0);
+            }
+            seen.push(String::from_utf8(bytes).unwrap());
+            let reply = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            connection.write_all(reply.as_bytes()).await.unwrap();
+        }
+
+        assert!(seen.iter().all(|request| request.starts_with("POST /hook ")));
+        assert!(seen[1].contains("\"budget\":\"tenant:acme\"") && seen[1].contains("\"event\":\"budget_alert\""));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_none_is_refused_at_start() {
+        super::super::install_tls();
+
+        assert!(Alerts::webhook("ftp://example.org").is_err());
+        assert!(Alerts::webhook("not an address").is_err());
+    }
+}

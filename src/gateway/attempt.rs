@@ -10,7 +10,7 @@ use super::GatewayError;
 use super::bodies;
 use super::contract::{ChatEnd, ChatResponse};
 use super::error::Work;
-use super::estimate::{likely_input_tokens, likely_output_tokens};
+use super::estimate::{likely_input_tokens, likely_output_tokens, most_input_tokens};
 use super::price::Price;
 use super::settings::LedgerBodies;
 use super::upstream::Admission;
@@ -145,15 +145,17 @@ impl OpenAttempt {
             return (Usage::default(), UsageSource::None);
         }
         let request = walk.request();
-        let input_tokens = self.reported.map_or(0, |usage| usage.input_tokens).max(likely_input_tokens(request));
-        let is_known = self.delivery == Delivery::Streamed || matches!(end, End::Reply { .. });
-        let (output_tokens, source) = if is_known {
+        let usage = |input_tokens, output_tokens| Usage { input_tokens, cached_input_tokens: 0, output_tokens };
+        let input_tokens = self.reported.map(|usage| usage.input_tokens);
+        // A model may think for long before its first piece, so silence tells nothing of what it did.
+        if matches!(end, End::Reply { .. }) || self.first_token.is_some() {
             let written = self.reported.map_or(0, |usage| usage.output_tokens);
-            (written.max(likely_output_tokens(self.received_bytes)), UsageSource::Estimated)
-        } else {
-            (u64::from(request.max_tokens), UsageSource::WorstCase)
-        };
-        (Usage { input_tokens, cached_input_tokens: 0, output_tokens }, source)
+            let output_tokens = written.max(likely_output_tokens(self.received_bytes));
+            let input_tokens = input_tokens.unwrap_or_else(|| likely_input_tokens(request));
+            return (usage(input_tokens, output_tokens), UsageSource::Estimated);
+        }
+        let input_tokens = input_tokens.unwrap_or_else(|| most_input_tokens(request));
+        (usage(input_tokens, u64::from(request.max_tokens)), UsageSource::WorstCase)
     }
 
     fn has_begun(&self) -> bool {

@@ -12,7 +12,8 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{
-    Account, Amount, Budget, BudgetAction, BudgetEvent, BudgetPeriod, CallId, Payer, Reservation, TenantId, Timestamp,
+    Account, Amount, Budget, BudgetAction, BudgetEvent, BudgetPeriod, BudgetScope, CallId, Nanousd, Payer, Reservation,
+    TenantId, Timestamp,
 };
 use crate::store::{Ledger, LedgerEntry, LedgerQueue, StoreError};
 
@@ -62,6 +63,10 @@ pub struct Budgets {
 #[derive(Default)]
 struct Book {
     rules: Vec<(Budget, BudgetSource)>,
+    /// When a refusal of each rule was last written down.
+    refusals: HashMap<(BudgetScope, BudgetPeriod), Instant>,
+    /// The day on which ended periods were last taken out.
+    swept: Timestamp,
     accounts: HashMap<Account, Entry>,
     /// Reservations of processes that did not live to settle them.
     orphans: HashMap<CallId, Reservation>,
@@ -73,7 +78,6 @@ struct Entry {
     spent: Amount,
     reserved: Amount,
     is_alerted: bool,
-    last_refusal: Option<Instant>,
 }
 
 /// The worst case of one call, reserved until it is settled.
@@ -84,7 +88,7 @@ pub struct Held {
     pub cut: CancellationToken,
 }
 
-/// Refusals of one account that are written down, at most one in so long: a client in a loop must not fill the disk.
+/// Refusals of one budget that are written down, at most one in so long: a client in a loop must not fill the disk.
 const REFUSAL_EVERY: Duration = Duration::from_secs(1);
 
 impl Budgets {
@@ -129,7 +133,14 @@ impl Budgets {
     }
 
     /// Sets a budget at run time; one of the same scope and period that was set so is replaced.
-    pub async fn put(&self, budget: Budget) -> Result<BudgetState, StoreError> {
+    pub async fn put(self: &Arc<Self>, budget: Budget) -> Result<BudgetState, StoreError> {
+        let this = Arc::clone(self);
+        // On its own feet: what is stored must also hold if the one who asked has gone.
+        let put = tokio::spawn(async move { this.put_now(budget).await });
+        put.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn put_now(&self, budget: Budget) -> Result<BudgetState, StoreError> {
         if let Some((ledger, _)) = &self.ledger {
             ledger.put_budget(budget.clone()).await?;
         }
@@ -207,38 +218,58 @@ impl Budgets {
         entries
     }
 
-    /// Settles a reservation that a crash left behind; false if there is none of this tenant.
-    pub async fn resolve(&self, tenant: &TenantId, call_id: CallId, used: Amount) -> Result<bool, StoreError> {
-        let orphan = self.book.lock().orphans.get(&call_id).filter(|orphan| orphan.tenant == *tenant).cloned();
-        let Some(reservation) = orphan else { return Ok(false) };
-        let at = (self.clock)();
+    /// Settles a reservation that a crash left behind with what it truly cost, at most what was reserved; false if there
+    /// is none of this tenant.
+    pub async fn resolve(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        call_id: CallId,
+        cost: Nanousd,
+    ) -> Result<bool, StoreError> {
+        // Taken out first: of two at once only one may charge.
+        let reservation = {
+            let mut book = self.book.lock();
+            match book.orphans.get(&call_id) {
+                Some(orphan) if orphan.tenant == *tenant => book.orphans.remove(&call_id),
+                _ => None,
+            }
+        };
+        let Some(reservation) = reservation else { return Ok(false) };
+        let this = Arc::clone(self);
+        // On its own feet: what is recorded must also be counted if the one who asked has gone.
+        let resolved = tokio::spawn(async move { this.resolve_now(reservation, cost).await });
+        resolved.await.map_err(|_| StoreError::Closed)?.map(|()| true)
+    }
+
+    async fn resolve_now(&self, reservation: Reservation, cost: Nanousd) -> Result<(), StoreError> {
+        let used = Amount { cost: cost.min(reservation.amount.cost), tokens: 0, calls: 1 };
         let mut entries = vec![LedgerEntry::Settle {
-            call_id,
+            call_id: reservation.call_id,
             charges: reservation.accounts.iter().map(|account| (account.clone(), used)).collect(),
         }];
         entries.extend(reservation.accounts.first().map(|account| {
             LedgerEntry::BudgetEvent(BudgetEvent {
-                at,
-                tenant: tenant.clone(),
+                at: (self.clock)(),
+                tenant: reservation.tenant.clone(),
                 account: account.clone(),
                 action: BudgetAction::Resolved,
-                call_id: Some(call_id),
+                call_id: Some(reservation.call_id),
                 detail: format!("a reservation of {} was resolved as {}", reservation.amount.cost, used.cost),
             })
         }));
-        if let Some((ledger, _)) = &self.ledger {
-            ledger.record(entries).await?;
+        if let Some((ledger, _)) = &self.ledger
+            && let Err(error) = ledger.record(entries).await
+        {
+            self.book.lock().orphans.insert(reservation.call_id, reservation);
+            return Err(error);
         }
         let mut book = self.book.lock();
-        // Two at once: only the first may count.
-        if book.orphans.remove(&call_id).is_some() {
-            for account in &reservation.accounts {
-                let entry = book.accounts.entry(account.clone()).or_default();
-                entry.reserved = entry.reserved.saturating_sub(reservation.amount);
-                entry.spent = entry.spent + used;
-            }
+        for account in &reservation.accounts {
+            let entry = book.accounts.entry(account.clone()).or_default();
+            entry.reserved = entry.reserved.saturating_sub(reservation.amount);
+            entry.spent = entry.spent + used;
         }
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -264,6 +295,14 @@ impl Drop for Undo<'_> {
     }
 }
 
+/// A call that does not fit.
+struct Refused {
+    budget: Budget,
+    account: Account,
+    detail: String,
+    now: Timestamp,
+}
+
 struct Refusal {
     error: GatewayError,
     event: Option<BudgetEvent>,
@@ -277,33 +316,17 @@ impl Book {
         amount: Amount,
         now: Timestamp,
     ) -> Result<Option<Held>, Box<Refusal>> {
+        self.sweep(now);
         // Two budgets may share an account (`tenant:acme` and `tenant:*`): it is charged once.
         let mut accounts = BTreeSet::new();
         for index in 0..self.rules.len() {
             let budget = &self.rules[index].0;
             let Some(name) = budget.scope.account(payer) else { continue };
             let account = Account { name, period: budget.period, since: period_start(budget.period, now) };
-            let entry = self.accounts.entry(account.clone()).or_default();
-            if let Some(detail) = over(budget, entry.spent + entry.reserved, amount) {
-                let error = GatewayError::BudgetExceeded {
-                    budget: format!("{} per {}", budget.scope, budget.period.as_str()),
-                    detail: detail.clone(),
-                    retry_after: period_end(budget.period, now),
-                };
-                let is_news = entry.last_refusal.is_none_or(|last| last.elapsed() >= REFUSAL_EVERY);
-                if is_news {
-                    entry.last_refusal = Some(Instant::now());
-                    tracing::warn!(budget = account.name, detail, "a call was refused by a budget");
-                }
-                let event = is_news.then(|| BudgetEvent {
-                    at: now,
-                    tenant: tenant.clone(),
-                    account,
-                    action: BudgetAction::Refused,
-                    call_id: Some(call_id),
-                    detail,
-                });
-                return Err(Box::new(Refusal { error, event }));
+            let used = self.accounts.get(&account).map(|entry| entry.spent + entry.reserved).unwrap_or_default();
+            if let Some(detail) = over(budget, used, amount) {
+                let refused = Refused { budget: budget.clone(), account, detail, now };
+                return Err(Box::new(self.refuse((call_id, tenant), payer, refused)));
             }
             accounts.insert(account);
         }
@@ -316,6 +339,44 @@ impl Book {
         let cut = CancellationToken::new();
         self.active.insert(call_id, (reservation.accounts.clone(), cut.clone()));
         Ok(Some(Held { reservation, cut }))
+    }
+
+    fn refuse(&mut self, (call_id, tenant): (CallId, &TenantId), payer: &Payer<'_>, refused: Refused) -> Refusal {
+        let Refused { budget, account, detail, now } = refused;
+        let last = self.refusals.get(&(budget.scope.clone(), budget.period));
+        let is_news = last.is_none_or(|last| last.elapsed() >= REFUSAL_EVERY);
+        if is_news {
+            self.refusals.insert((budget.scope.clone(), budget.period), Instant::now());
+            tracing::warn!(budget = account.name, detail, "a call was refused by a budget");
+        }
+        // Of a budget that tenants share, none may learn what the others spent.
+        let is_own = budget.scope.tenant.is_some() || budget.scope.session.is_some() || payer.key.is_none();
+        let told = if is_own { detail.clone() } else { "too little is left for the call".to_owned() };
+        let error = GatewayError::BudgetExceeded {
+            budget: format!("{} per {}", budget.scope, budget.period.as_str()),
+            detail: told,
+            retry_after: period_end(budget.period, now),
+        };
+        let event = is_news.then(|| BudgetEvent {
+            at: now,
+            tenant: tenant.clone(),
+            account,
+            action: BudgetAction::Refused,
+            call_id: Some(call_id),
+            detail,
+        });
+        Refusal { error, event }
+    }
+
+    /// Takes out the accounts of periods that have ended, once a day.
+    fn sweep(&mut self, now: Timestamp) {
+        let today = period_start(BudgetPeriod::Day, now);
+        if self.swept == today {
+            return;
+        }
+        self.swept = today;
+        let is_present = |account: &Account| account.since >= period_start(account.period, now);
+        self.accounts.retain(|account, entry| is_present(account) || entry.reserved != Amount::default());
     }
 
     fn add_reserved(&mut self, reservation: &Reservation) {

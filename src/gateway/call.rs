@@ -150,14 +150,21 @@ impl Gateway {
         let plan = Plan::build(&settings, &self.0.build, Some(&self.0.plan.load()))?;
         self.0.budgets.configure(settings.configured_budgets()?);
         self.0.plan.store(Arc::new(plan));
-        let mut current = self.0.settings.lock();
-        let same_tenants = current.tenant_max_concurrent_calls == settings.tenant_max_concurrent_calls
-            && current.tenant_tokens_per_minute == settings.tenant_tokens_per_minute;
+        if settings.kill_switch {
+            self.0.kill.turn_on_by_settings();
+        }
+        // Never both locks at once: a new tenant takes them in the other order.
+        let same_tenants = {
+            let mut current = self.0.settings.lock();
+            let same = current.tenant_max_concurrent_calls == settings.tenant_max_concurrent_calls
+                && current.tenant_tokens_per_minute == settings.tenant_tokens_per_minute;
+            *current = settings;
+            same
+        };
         if !same_tenants {
             // Calls under way keep their places; the new bounds hold for those that follow.
             self.0.tenants.lock().clear();
         }
-        *current = settings;
         Ok(())
     }
 
@@ -180,7 +187,7 @@ impl Gateway {
         &self.0.kill
     }
 
-    pub fn budgets(&self) -> &Budgets {
+    pub fn budgets(&self) -> &Arc<Budgets> {
         &self.0.budgets
     }
 
@@ -231,12 +238,9 @@ pub(super) fn route_of(plan: &Plan, call: &ChatCall, task: &str) -> Result<Route
 
 /// The most that a call can cost: every attempt of every model that may be asked, each as long as it may be.
 pub(super) fn worst_case(plan: &Plan, route: &Route, request: &ChatRequest, clock: &Clock) -> Amount {
-    let mut models: Vec<&Arc<Model>> = Vec::new();
-    for model in route.models.iter().chain(&route.on_context_too_long).chain(&route.on_content_filter) {
-        if !models.iter().any(|known| known.name == model.name) {
-            models.push(model);
-        }
-    }
+    // A model that stands in two lists may be asked twice, with all its attempts each time.
+    let lists = route.models.iter().chain(&route.on_context_too_long).chain(&route.on_content_filter);
+    let models: Vec<&Arc<Model>> = lists.collect();
     let usage = crate::domain::Usage {
         input_tokens: most_input_tokens(request),
         cached_input_tokens: 0,

@@ -22,6 +22,9 @@ pub enum GatewayError {
         /// Until its period ends; `None`: it does not end.
         retry_after: Option<Duration>,
     },
+    /// A call under way was stopped because its budget has nothing left.
+    #[error("the call was cut: its budget has nothing left")]
+    BudgetCut,
     #[error("{waiting} calls wait for {place} already, more are not taken")]
     Overloaded { place: String, waiting: usize },
     /// A rate of tokens that is set here, not the server's.
@@ -100,7 +103,7 @@ impl GatewayError {
                 ErrorKind::Unavailable
             }
             Self::Ledger(_) => ErrorKind::Unavailable,
-            Self::BudgetExceeded { .. } | Self::TokenRate { .. } => ErrorKind::RateLimited,
+            Self::BudgetExceeded { .. } | Self::BudgetCut | Self::TokenRate { .. } => ErrorKind::RateLimited,
             Self::Deadline { .. } => ErrorKind::DeadlineExceeded,
             Self::Status { status: 429, .. } => ErrorKind::RateLimited,
             // 408, 425 and every 5xx (529 is "overloaded" at some vendors): the same call may do later.
@@ -124,6 +127,7 @@ impl GatewayError {
             Self::Settings { .. } => "misconfigured",
             Self::Killed { .. } => "kill_switch",
             Self::BudgetExceeded { .. } => "budget_exceeded",
+            Self::BudgetCut => "budget_cut",
             Self::Overloaded { .. } => "overloaded",
             Self::TokenRate { .. } => "token_rate",
             Self::BreakerOpen { .. } => "breaker_open",
@@ -181,6 +185,7 @@ impl GatewayError {
             | Self::ContentFiltered { .. }
             | Self::Shared(_) => Work::None,
             Self::Killed { .. }
+            | Self::BudgetCut
             | Self::ContentType { .. }
             | Self::TooLarge { .. }
             | Self::Idle { .. }

@@ -24,6 +24,15 @@ const REASON_MAX_BYTES: usize = 200;
 pub struct Killed {
     pub reason: String,
     pub since: Timestamp,
+    source: Source,
+}
+
+/// What turned it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Settings,
+    /// The file, which somebody laid there or which a request made.
+    File,
 }
 
 /// The switch of one process.
@@ -36,7 +45,7 @@ impl KillSwitch {
     /// A switch that looks for the file in `dir`; on from the start if the settings say so.
     pub fn new(dir: Option<&Path>, on_by_settings: OnBySettings) -> Self {
         let killed = match on_by_settings {
-            OnBySettings::Yes => Some(killed("switched on by the settings")),
+            OnBySettings::Yes => Some(killed(BY_SETTINGS, Source::Settings)),
             OnBySettings::No => None,
         };
         let switch = Self { state: watch::Sender::new(killed), file: dir.map(|dir| dir.join(FILE)) };
@@ -71,10 +80,17 @@ impl KillSwitch {
     pub fn turn_on(&self, reason: &str) -> std::io::Result<()> {
         let reason = one_line(reason);
         // The calls first: that is what must not wait for a disk.
-        self.state.send_replace(Some(killed(&reason)));
+        self.state.send_replace(Some(killed(&reason, Source::File)));
         match &self.file {
             Some(file) => std::fs::write(file, format!("{reason}\n")),
             None => Ok(()),
+        }
+    }
+
+    /// Turns it on because the settings now say so.
+    pub fn turn_on_by_settings(&self) {
+        if self.state.borrow().is_none() {
+            self.state.send_replace(Some(killed(BY_SETTINGS, Source::Settings)));
         }
     }
 
@@ -103,7 +119,7 @@ impl KillSwitch {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let there = self.look();
-            if by_file && !there {
+            if by_file && !there && self.killed().is_some_and(|killed| killed.source == Source::File) {
                 self.off();
             }
             by_file = there;
@@ -113,13 +129,14 @@ impl KillSwitch {
     /// True if the file is there; the switch is then on. A file that cannot be read counts as there.
     fn look(&self) -> bool {
         let Some(file) = &self.file else { return false };
-        if file.symlink_metadata().is_err() {
+        // What cannot be looked at may be there, and a switch must fail on the safe side.
+        if file.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
             return false;
         }
         if self.state.borrow().is_none() {
             let first_line = std::fs::read_to_string(file).unwrap_or_default();
             let reason = one_line(first_line.lines().next().unwrap_or_default());
-            self.state.send_replace(Some(killed(&reason)));
+            self.state.send_replace(Some(killed(&reason, Source::File)));
         }
         true
     }
@@ -132,11 +149,13 @@ pub enum OnBySettings {
     No,
 }
 
-fn killed(reason: &str) -> Killed {
+const BY_SETTINGS: &str = "switched on by the settings";
+
+fn killed(reason: &str, source: Source) -> Killed {
     let reason = if reason.is_empty() { "no reason was given" } else { reason };
     tracing::warn!(reason, "the kill switch is on: no model is called");
     metrics::gauge!("plumb_kill_switch").set(1.0);
-    Killed { reason: reason.to_owned(), since: Timestamp(jiff::Timestamp::now().as_microsecond()) }
+    Killed { reason: reason.to_owned(), since: Timestamp(jiff::Timestamp::now().as_microsecond()), source }
 }
 
 fn one_line(text: &str) -> String {

@@ -54,7 +54,7 @@ pub fn over(budget: &Budget, used: Amount, more: Amount) -> Option<String> {
 
 /// True if nothing is left to spend.
 pub fn limit_reached(budget: &Budget, spent: Amount) -> bool {
-    budget.limit.is_some_and(|limit| spent.cost >= limit)
+    budget.limit.is_some_and(|limit| spent.cost > limit || (spent.cost == limit && limit.0 > 0))
         || budget.limit_tokens.is_some_and(|limit| spent.tokens >= limit)
         || budget.limit_calls.is_some_and(|limit| spent.calls >= limit)
 }

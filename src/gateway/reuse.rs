@@ -15,13 +15,13 @@ use tokio::time::timeout_at;
 
 use crate::cache::{Cache, CacheKey};
 use crate::domain::{
-    Attempt, CacheUse, ContentHash, Fingerprint, LlmCall, Nanousd, SpanId, TenantScope, Usage, UsageSource, Visibility,
-    hash_parts,
+    Amount, Attempt, CacheUse, CallId, ContentHash, Fingerprint, LlmCall, Nanousd, SpanId, TenantScope, Timestamp,
+    Usage, UsageSource, Visibility, hash_parts,
 };
 use crate::store::LedgerEntry;
 
 use super::GatewayError;
-use super::call::{CallContext, CallFailure, CallSuccess, ChatCall, Core, new_call_id, route_of};
+use super::call::{CallContext, CallFailure, CallSuccess, ChatCall, Core, new_call_id, payer, route_of};
 use super::contract::{ChatEnd, ChatResponse, FinishReason};
 use super::plan::Plan;
 use super::settings::Reuse;
@@ -65,7 +65,7 @@ impl Reused<'_> {
         let key = self.key(&call, &context);
         let asked = Asked { started: Instant::now(), call: call.clone(), context: context.clone() };
         if let Some(kept) = self.kept(key, &context.scope).await {
-            return Ok(self.share(&asked, &kept, CacheUse::Exact));
+            return self.share(&asked, &kept, CacheUse::Exact).await;
         }
         let (making, is_leader) = self.core.under_way.join(key, || self.make(key, call, context));
         let outcome = match timeout_at(asked.context.deadline.into(), making).await {
@@ -77,10 +77,15 @@ impl Reused<'_> {
         };
         match (outcome, is_leader) {
             (Ok(success), true) => Ok(CallSuccess::clone(&success)),
-            (Ok(success), false) => Ok(self.share(&asked, &success, CacheUse::Coalesced)),
+            (Ok(success), false) => self.share(&asked, &success, CacheUse::Coalesced).await,
             (Err(failure), true) => {
                 let (attempts, cost) = (failure.attempts.clone(), failure.cost);
                 Err(CallFailure { error: GatewayError::Shared(failure), attempts, cost })
+            }
+            // What was refused to the one who began it, its money or its time, need not be refused to this one.
+            (Err(failure), false) if is_its_own(failure.error.root()) => {
+                let walk = Walk::begin(Arc::clone(self.core), Arc::clone(&self.plan), asked.call, asked.context);
+                walk.await?.whole().await
             }
             (Err(failure), false) => Err(CallFailure::refused(GatewayError::Shared(failure))),
         }
@@ -114,6 +119,8 @@ impl Reused<'_> {
         match &context.scope.visibility {
             Visibility::All => part(b"all"),
             Visibility::Principals(principals) => {
+                part(b"principals");
+                part(&(principals.len() as u64).to_le_bytes());
                 principals.iter().for_each(|principal| part(principal.as_str().as_bytes()));
             }
         }
@@ -142,18 +149,24 @@ impl Reused<'_> {
         Some(CallSuccess { provider: kept.provider, response, attempts, cost, cache: CacheUse::Exact })
     }
 
-    /// The reply of another call, with a row that says so.
-    fn share(&self, asked: &Asked, made: &CallSuccess, cache: CacheUse) -> CallSuccess {
+    /// The reply of another call, with a row that says so. It costs nothing, but it is one of the calls that a budget may
+    /// count.
+    async fn share(&self, asked: &Asked, made: &CallSuccess, cache: CacheUse) -> Result<CallSuccess, CallFailure> {
+        let (call_id, one) = (new_call_id((self.core.clock)()), Amount { calls: 1, ..Amount::default() });
+        let payer = payer(&asked.context);
+        let reserved = self.core.budgets.reserve(call_id, &asked.context.scope.tenant, &payer, one).await;
+        let held = reserved.map_err(CallFailure::refused)?;
         let elapsed = asked.started.elapsed();
         // What was asked for; the reply may come from another model of the route.
         let route = route_of(&self.plan, &asked.call, asked.context.task).ok();
         let asked_model = route.and_then(|route| route.models.first().map(|model| model.model.clone()));
         let model = asked_model.unwrap_or_else(|| made.response.end.model.clone());
         let latency_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let row = asked.row(made, (model.clone(), latency_us), cache, (self.core.clock)());
+        let row = asked.row(made, (model.clone(), latency_us), cache, (call_id, (self.core.clock)()));
         metrics::counter!("plumb_llm_reused_total", "task" => asked.context.task, "how" => cache.as_str()).increment(1);
         if let Some(ledger) = &self.core.ledger {
-            ledger.try_submit(vec![LedgerEntry::Call(Box::new(row))]);
+            let settled = held.iter().flat_map(|held| self.core.budgets.settle(held, one));
+            ledger.try_submit(settled.chain([LedgerEntry::Call(Box::new(row))]).collect());
         }
         let attempt = Attempt {
             provider: made.provider.clone(),
@@ -164,7 +177,8 @@ impl Reused<'_> {
         let mut response = made.response.clone();
         // Nothing was used for this caller.
         response.end.usage = Some(Usage::default());
-        CallSuccess { provider: made.provider.clone(), response, attempts: vec![attempt], cost: Nanousd(0), cache }
+        let (provider, attempts) = (made.provider.clone(), vec![attempt]);
+        Ok(CallSuccess { provider, response, attempts, cost: Nanousd(0), cache })
     }
 }
 
@@ -180,11 +194,11 @@ impl Asked {
         made: &CallSuccess,
         (model, latency_us): (String, u64),
         cache: CacheUse,
-        now: crate::domain::Timestamp,
+        (call_id, now): (CallId, Timestamp),
     ) -> LlmCall {
-        let started_at = crate::domain::Timestamp(now.0.saturating_sub_unsigned(latency_us));
+        let started_at = Timestamp(now.0.saturating_sub_unsigned(latency_us));
         LlmCall {
-            call_id: new_call_id(now),
+            call_id,
             attempt: 1,
             trace_id: self.context.trace_id,
             span_id: SpanId(rand::random::<u64>().max(1).to_be_bytes()),
@@ -231,6 +245,18 @@ impl UnderWay {
     fn done(&self, key: [u8; 32]) {
         self.0.lock().remove(&key);
     }
+}
+
+/// True for failures that say more about the caller than about the call.
+fn is_its_own(error: &GatewayError) -> bool {
+    matches!(
+        error,
+        GatewayError::BudgetExceeded { .. }
+            | GatewayError::BudgetCut
+            | GatewayError::TokenRate { .. }
+            | GatewayError::Overloaded { .. }
+            | GatewayError::Deadline { .. }
+    )
 }
 
 fn cache_key(key: [u8; 32]) -> CacheKey {

@@ -51,13 +51,19 @@ impl Upstream {
             self.ask_breaker()?;
         }
         let place = self.places.take(provider, deadline).await?;
-        self.ask_breaker()?;
         if let Some(rate) = &self.rate {
             rate.take(expected_tokens, Instant::now()).map_err(|retry_after| GatewayError::TokenRate {
                 whose: provider.to_owned(),
                 tokens_per_minute: rate.per_minute(),
                 retry_after,
             })?;
+        }
+        // Last, since asking an open breaker may use up its one probe.
+        if let Err(error) = self.ask_breaker() {
+            if let Some(rate) = &self.rate {
+                rate.correct(expected_tokens, 0, Instant::now());
+            }
+            return Err(error);
         }
         Ok(Admission { upstream: Arc::clone(self), expected_tokens, _place: place })
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout_at;
 use tracing::Instrument;
 
 use crate::domain::{Amount, Attempt, CacheUse, CallId, Nanousd, PromptVersion, Timestamp};
@@ -66,8 +67,26 @@ enum Next {
 }
 
 impl Walk {
-    /// A call with its place among the tenant's and its money reserved.
+    /// A call with its place among the tenant's and its money reserved. Waits neither beyond the call's deadline nor
+    /// once the kill switch is on.
     pub async fn begin(
+        core: Arc<Core>,
+        plan: Arc<Plan>,
+        call: ChatCall,
+        context: CallContext,
+    ) -> Result<Self, CallFailure> {
+        let (kill, until) = (Arc::clone(&core.kill), context.deadline);
+        let begun = timeout_at(until.into(), Self::enter(core, plan, call, context));
+        tokio::select! {
+            biased;
+            error = kill.until_on() => Err(CallFailure::refused(error)),
+            begun = begun => begun.unwrap_or_else(|_| {
+                Err(CallFailure::refused(GatewayError::Deadline { provider: "the gateway".to_owned() }))
+            }),
+        }
+    }
+
+    async fn enter(
         core: Arc<Core>,
         plan: Arc<Plan>,
         call: ChatCall,
@@ -92,7 +111,15 @@ impl Walk {
         let call_id = new_call_id((core.clock)());
         let payer = payer(&context);
         let reserved = core.budgets.reserve(call_id, &context.scope.tenant, &payer, amount);
-        let held = reserved.await.map_err(CallFailure::refused)?;
+        let held = match reserved.await {
+            Ok(held) => held,
+            Err(error) => {
+                if let Some(rate) = &tenant.rate {
+                    rate.correct(expected_tokens, 0, Instant::now());
+                }
+                return Err(CallFailure::refused(error));
+            }
+        };
         let mut left: Vec<Arc<Model>> = route.models.iter().rev().cloned().collect();
         let model = left.pop().expect("a route names at least one model");
         let span = tracing::info_span!("gateway.call", task = context.task, call_id = %call_id);
@@ -183,17 +210,27 @@ impl Walk {
         self.open_attempt(super::attempt::Delivery::Streamed).await?;
         let provider = Arc::clone(&self.model.upstream.provider);
         let span = self.attempt_span();
+        let mut reported = None;
         let first = async {
             let mut events = provider.chat_stream(&self.request, self.deadline).await?;
-            let broken_off = || GatewayError::BrokenOff { provider: provider.name().to_owned(), source: None };
-            let first = events.next().await.ok_or_else(broken_off)??;
-            Ok((first, events))
+            loop {
+                let broken_off = || GatewayError::BrokenOff { provider: provider.name().to_owned(), source: None };
+                match events.next().await.ok_or_else(broken_off)?? {
+                    // A count is nothing that a reader has seen, so a failure after it may still be tried again.
+                    ChatEvent::Usage(usage) => reported = Some(usage),
+                    first => return Ok((first, events)),
+                }
+            }
         };
-        tokio::select! {
+        let first = tokio::select! {
             biased;
             error = self.cut() => Err(error),
             first = first.instrument(span) => first,
+        };
+        if let (Some(usage), Some(open)) = (reported, &mut self.open) {
+            open.reported(usage);
         }
+        first
     }
 
     /// Returns when the call must stop now: the kill switch, or a budget that has nothing left.
@@ -207,11 +244,7 @@ impl Walk {
         tokio::select! {
             biased;
             error = self.core.kill.until_on() => error,
-            () = budget => GatewayError::BudgetExceeded {
-                budget: "of this call".to_owned(),
-                detail: "nothing is left, so the call was cut".to_owned(),
-                retry_after: None,
-            },
+            () = budget => GatewayError::BudgetCut,
         }
     }
 
@@ -220,12 +253,22 @@ impl Walk {
         self.core.kill.check()?;
         self.request.model.clone_from(&self.model.model);
         self.tries += 1;
-        let admitted = self.model.upstream.admit(self.expected_tokens, self.deadline).await;
+        let upstream = Arc::clone(&self.model.upstream);
+        let admitted = tokio::select! {
+            biased;
+            error = self.cut() => Err(error),
+            admitted = upstream.admit(self.expected_tokens, self.deadline) => admitted,
+        };
         let number = self.attempts.len() as u32 + 1;
         let started_at = (self.core.clock)();
         let price = self.plan.prices.price(&self.model.provider, &self.model.model, day(started_at));
         self.open = Some(OpenAttempt::new(number, started_at, price.unwrap_or_default(), delivery));
         let admission: Admission = admitted?;
+        // What stops the call before it is sent must leave it unsent: then it costs nothing.
+        self.core.kill.check()?;
+        if self.held.as_ref().is_some_and(|held| held.cut.is_cancelled()) {
+            return Err(GatewayError::BudgetCut);
+        }
         if let Some(open) = &mut self.open {
             open.admission = Some(admission);
         }
@@ -244,6 +287,11 @@ impl Walk {
 
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// When the call ends at the latest.
+    pub fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     pub fn request(&self) -> &ChatRequest {
@@ -302,6 +350,7 @@ impl Walk {
         match error {
             GatewayError::Killed { .. }
             | GatewayError::BudgetExceeded { .. }
+            | GatewayError::BudgetCut
             | GatewayError::Ledger(_)
             | GatewayError::NotConfigured
             | GatewayError::Settings { .. }

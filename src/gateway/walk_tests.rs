@@ -242,7 +242,7 @@ async fn what_a_crash_left_reserved_stays_counted_until_it_is_resolved() {
     let refused = second.gateway.call(call("why?"), context()).await.unwrap_err();
     let left = second.gateway.budgets().states()[0].accounts[0].unresolved.clone();
     let tenant = TenantId::new("acme").unwrap();
-    let used = crate::domain::Amount { cost: Nanousd(1_000), tokens: 1, calls: 1 };
+    let used = Nanousd(1_000);
     let stranger = TenantId::new("other").unwrap();
 
     assert_eq!(refused.error.outcome(), "budget_exceeded");
@@ -250,6 +250,61 @@ async fn what_a_crash_left_reserved_stays_counted_until_it_is_resolved() {
     assert!(!second.gateway.budgets().resolve(&stranger, left[0].call_id, used).await.unwrap());
     assert!(second.gateway.budgets().resolve(&tenant, left[0].call_id, used).await.unwrap());
     assert!(second.gateway.call(call("why?"), context()).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_call_that_its_budget_cuts_is_charged_with_all_it_may_have_done() {
+    let settings = capped(priced(quick_settings(&["a"])), "everything", 1.0);
+    let kept = Kept::new(settings, vec![provider("a", vec![Reply::Silence])]).await;
+    let asked = tokio::spawn({
+        let gateway = kept.gateway.clone();
+        async move { gateway.call(call("why?"), context()).await }
+    });
+    while kept.ledger.reservations_now().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::sleep(Duration::from_millis(20)).await;
+
+    let budget = kept.gateway.budgets().states()[0].budget.clone();
+    kept.gateway.budgets().configure(vec![crate::domain::Budget { limit_tokens: Some(0), ..budget }]);
+    let failure = asked.await.unwrap().unwrap_err();
+
+    assert_eq!(failure.error.outcome(), "budget_cut");
+    // "why?" is 4 bytes and a message, and 10 tokens were allowed: 4 + 16 + 64 + 10.
+    assert_eq!(failure.cost, Nanousd(94_000));
+    kept.flush().await;
+    assert_eq!(kept.ledger.calls()[0].usage_source, UsageSource::WorstCase);
+}
+
+#[tokio::test]
+async fn shared_replies_cost_nothing_but_count_as_turns() {
+    let mut settings = capped(priced(quick_settings(&["a"])), "session:*", 1.0);
+    settings.budgets[0].limit_calls = Some(3);
+    let provider = Arc::new(Scripted::new("a", vec![Reply::Text("once".to_owned())]).unwrap());
+    let kept = Kept::new(settings, vec![Arc::new(Slow(Arc::clone(&provider)))]).await;
+    let same = || ChatCall { identity: Some([3; 32]), ..call("why?") };
+
+    let replies = join_all((0..5).map(|_| kept.gateway.call(same(), context()))).await;
+
+    assert_eq!(replies.iter().filter(|reply| reply.is_ok()).count(), 3);
+    assert_eq!(provider.calls(), 1);
+    let state = &kept.gateway.budgets().states()[0].accounts[0];
+    assert_eq!((state.spent.calls, state.reserved.calls), (3, 0));
+}
+
+#[tokio::test]
+async fn one_who_shares_a_call_is_not_refused_by_the_budget_of_the_one_who_began_it() {
+    let mut settings = capped(priced(quick_settings(&["a"])), "session:*", 1.0);
+    settings.budgets[0].limit_calls = Some(1);
+    let kept = Kept::new(settings, vec![says("a", "well")]).await;
+    let same = || ChatCall { identity: Some([4; 32]), ..call("why?") };
+    kept.gateway.call(call("first turn"), context()).await.unwrap();
+    let other = CallContext { session_id: Some("s-2".to_owned()), ..context() };
+
+    let (refused, answered) = tokio::join!(kept.gateway.call(same(), context()), kept.gateway.call(same(), other));
+
+    assert_eq!(refused.unwrap_err().error.outcome(), "budget_exceeded");
+    assert_eq!(answered.unwrap().response.text, "well");
 }
 
 #[tokio::test]
@@ -267,7 +322,7 @@ async fn a_call_that_cannot_be_reserved_durably_is_not_made() {
 #[tokio::test]
 async fn the_kill_switch_cuts_calls_and_streams_within_a_second_and_refuses_new_ones() {
     let kept = Kept::new(quick_settings(&["a"]), vec![provider("a", vec![Reply::Silence])]).await;
-    let speaking = Kept::new(quick_settings(&["a"]), vec![says("a", "one two three")]).await;
+    let speaking = Kept::new(quick_settings(&["a"]), vec![says("a", &"one two three ".repeat(20))]).await;
     let mut stream = speaking.gateway.call_stream(call("speak"), context()).await.unwrap();
     let whole = tokio::spawn({
         let gateway = kept.gateway.clone();
@@ -280,7 +335,10 @@ async fn the_kill_switch_cuts_calls_and_streams_within_a_second_and_refuses_new_
     speaking.gateway.kill_switch().turn_on("drill").unwrap();
     let failure = whole.await.unwrap().unwrap_err();
     let first = stream.next().await;
-    let cut = stream.next().await;
+    let mut cut = stream.next().await;
+    while matches!(cut, Some(Ok(_))) {
+        cut = stream.next().await;
+    }
 
     assert!(before.elapsed() < Duration::from_secs(1));
     assert_eq!(failure.error.outcome(), "kill_switch");
@@ -293,18 +351,23 @@ async fn the_kill_switch_cuts_calls_and_streams_within_a_second_and_refuses_new_
 
 #[tokio::test]
 async fn a_caller_that_leaves_is_written_down_and_charged_with_what_arrived() {
-    let kept = Kept::new(priced(quick_settings(&["a"])), vec![says("a", "four byte word here")]).await;
+    let kept = Kept::new(priced(quick_settings(&["a"])), vec![says("a", &"four byte ".repeat(50))]).await;
 
     let mut stream = kept.gateway.call_stream(call("speak now"), context()).await.unwrap();
     stream.next().await.unwrap().unwrap();
     stream.next().await.unwrap().unwrap();
     drop(stream);
 
-    assert_eq!(kept.outcomes().await, ["a cancelled"]);
+    while kept.outcomes().await.is_empty() {
+        tokio::task::yield_now().await;
+    }
     let row = &kept.ledger.calls()[0];
+    assert_eq!(row.outcome, "cancelled");
     assert_eq!(row.usage_source, UsageSource::Estimated);
-    // "speak now" is 9 bytes and "four byte " 10, at four bytes a token.
-    assert_eq!((row.usage.input_tokens, row.usage.output_tokens, row.cost), (3, 3, Nanousd(6_000)));
+    // "speak now" is 9 bytes and "four byte " 10, at four bytes a token; some more had arrived when the reader left.
+    assert_eq!(row.usage.input_tokens, 3);
+    assert!((3..125).contains(&row.usage.output_tokens), "{:?}", row.usage);
+    assert_eq!(row.cost, Nanousd(1_000 * (3 + row.usage.output_tokens)));
     assert!(row.is_streamed && row.first_token_us.is_some());
 }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::domain::{Amount, Budget, CallId, ErrorKind, Nanousd, Selector, TenantScope};
+use crate::domain::{Budget, CallId, ErrorKind, Nanousd, Selector, TenantScope};
 use crate::gateway::{self, Gateway};
 use crate::store::StoreError;
 
@@ -64,8 +64,7 @@ impl ControlPort for ControlRoom {
     }
 
     async fn resolve(&self, scope: &TenantScope, call: CallId, cost: Nanousd) -> Result<(), Failure> {
-        let used = Amount { cost, tokens: 0, calls: 1 };
-        let resolved = self.gateway.budgets().resolve(&scope.tenant, call, used).await;
+        let resolved = self.gateway.budgets().resolve(&scope.tenant, call, cost).await;
         match resolved.map_err(|error| store_failure(&error))? {
             true => Ok(()),
             false => Err(failure(ErrorKind::NotFound, "no such reservation")),

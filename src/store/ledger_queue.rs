@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +22,10 @@ const FLUSH_EVERY: Duration = Duration::from_millis(20);
 const GROUP: usize = 512;
 /// Submissions that may wait; beyond it callers wait for room.
 const ROOM: usize = 8_192;
+/// Attempts to write a group, the first wait between them doubling: 0.75 s in all, after which a reservation is refused
+/// and rows are lost, which `/readyz` says.
+const ATTEMPTS: u32 = 5;
+const FIRST_WAIT: Duration = Duration::from_millis(50);
 
 struct Item {
     entries: Vec<LedgerEntry>,
@@ -60,14 +65,26 @@ impl LedgerQueue {
         }
     }
 
-    /// As [`Self::submit`] where nobody can wait (a dropped call); false if the queue is full or closed.
+    /// As [`Self::submit`] where nobody can wait (a dropped call); false if the queue is closed.
     pub fn try_submit(&self, entries: Vec<LedgerEntry>) -> bool {
         let count = entries.len() as u64;
-        let taken = self.sender.try_send(Item { entries, durable: None }).is_ok();
-        if !taken {
+        let lost = || {
             self.lost.fetch_add(count, Ordering::Relaxed);
+            false
+        };
+        match self.sender.try_send(Item { entries, durable: None }) {
+            Ok(()) => true,
+            Err(TrySendError::Closed(_)) => lost(),
+            // A call that was made must be told: it waits for room on its own, one task for each call that has ended.
+            Err(TrySendError::Full(item)) => match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => {
+                    let queue = self.clone();
+                    runtime.spawn(async move { queue.submit(item.entries).await });
+                    true
+                }
+                Err(_) => lost(),
+            },
         }
-        taken
     }
 
     /// Submits entries and waits until they, and all before them, are durable.
@@ -91,21 +108,54 @@ async fn empty(ledger: Arc<dyn Ledger>, mut receiver: mpsc::Receiver<Item>, lost
         gather(&mut receiver, &mut group).await;
         let mut waiting = Vec::new();
         let mut entries = Vec::new();
-        for item in group.drain(..) {
-            entries.extend(item.entries);
-            waiting.extend(item.durable);
+        for item in &mut group {
+            entries.extend(item.entries.iter().cloned());
+            waiting.extend(item.durable.take());
         }
-        let count = entries.len() as u64;
-        let written = ledger.record(entries).await.map_err(Arc::new);
-        if let Err(error) = &written {
-            lost.fetch_add(count, Ordering::Relaxed);
-            tracing::error!(%error, entries = count, "ledger entries could not be written");
+        let mut written = record_patiently(ledger.as_ref(), entries).await;
+        if written.is_err() && group.len() > 1 {
+            // One submission that cannot be written must not take the others with it.
+            written = Ok(());
+            for item in &group {
+                let alone = record_patiently(ledger.as_ref(), item.entries.clone()).await;
+                if alone.is_err() {
+                    lost.fetch_add(item.entries.len() as u64, Ordering::Relaxed);
+                    written = alone;
+                }
+            }
+        } else if written.is_err() {
+            lost.fetch_add(group.iter().map(|item| item.entries.len() as u64).sum(), Ordering::Relaxed);
         }
+        group.clear();
+        let written = written.map_err(Arc::new);
         for durable in waiting {
-            // Whoever waited may have gone.
+            // Whoever waited may have gone. If anything of the group was lost, they are told so, even if theirs was not.
             let _ = durable.send(written.clone());
         }
     }
+}
+
+/// Writes the entries; a failure that may pass, such as a full disk, is waited out for a while.
+async fn record_patiently(ledger: &dyn Ledger, entries: Vec<LedgerEntry>) -> Result<(), StoreError> {
+    let mut wait = FIRST_WAIT;
+    for _ in 1..ATTEMPTS {
+        match ledger.record(entries.clone()).await {
+            Err(error) if may_pass(&error) => {
+                tracing::warn!(%error, entries = entries.len(), "ledger entries could not be written; trying again");
+            }
+            outcome => return outcome,
+        }
+        tokio::time::sleep(wait).await;
+        wait *= 2;
+    }
+    let count = entries.len();
+    ledger.record(entries).await.inspect_err(|error| {
+        tracing::error!(%error, entries = count, "ledger entries could not be written");
+    })
+}
+
+fn may_pass(error: &StoreError) -> bool {
+    error.kind().is_retryable() && !matches!(error, StoreError::Poisoned | StoreError::Closed)
 }
 
 /// Takes what comes until somebody waits, the group is full, or the first has waited long enough.

@@ -2,8 +2,8 @@
 //!
 //! What it does is written in the last message of each request, as [`Order`] in JSON. It charges what it reports; where
 //! it reports nothing it charges by the rule that the ledger's documentation gives for such calls, computed here from
-//! the bytes on the wire: a token for four bytes of the messages and of what was written, and where a whole reply did
-//! not arrive, all the tokens that were allowed.
+//! the bytes on the wire: a token for four bytes of the messages and of what was written, and where nothing arrived of a
+//! reply, a token for each byte with what surrounds the messages, and all the tokens that were allowed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -152,6 +152,7 @@ async fn serve(mut connection: TcpStream, books: Arc<Books>) {
         let asked = Asked {
             order: serde_json::from_str(&text_of(messages.last().unwrap())).unwrap(),
             likely_input: (likely_input as u64).div_ceil(4),
+            most_input: likely_input as u64 + 16 * messages.len() as u64 + 64,
             max_tokens: request["max_tokens"].as_u64().unwrap(),
             streamed: request["stream"].as_bool().unwrap_or(false),
         };
@@ -164,13 +165,14 @@ async fn serve(mut connection: TcpStream, books: Arc<Books>) {
 struct Asked {
     order: Order,
     likely_input: u64,
+    most_input: u64,
     max_tokens: u64,
     streamed: bool,
 }
 
 /// True if the connection can take another request.
 async fn act(connection: &mut TcpStream, books: &Books, asked: &Asked) -> bool {
-    let Asked { order, likely_input, max_tokens, streamed } = asked;
+    let Asked { order, likely_input, most_input, max_tokens, streamed } = asked;
     let attempt = {
         let mut seen = books.seen.lock();
         let count = seen.entry(order.id).or_default();
@@ -194,7 +196,7 @@ async fn act(connection: &mut TcpStream, books: &Books, asked: &Asked) -> bool {
             respond(connection, "200 OK", &completion("an answer!!", Some(usage))).await
         }
         Act::MalformedBody => {
-            books.charge(*likely_input, *max_tokens);
+            books.charge(*most_input, *max_tokens);
             respond(connection, "200 OK", "{\"choices\": [").await
         }
         Act::Unavailable => respond(connection, "503 Service Unavailable", "{\"error\":{\"message\":\"busy\"}}").await,
@@ -207,7 +209,7 @@ async fn act(connection: &mut TcpStream, books: &Books, asked: &Asked) -> bool {
             connection.write_all((head + body).as_bytes()).await.is_ok()
         }
         Act::Stall => {
-            books.charge(*likely_input, *max_tokens);
+            books.charge(*most_input, *max_tokens);
             until_closed(connection).await
         }
         act @ (Act::Answer | Act::Stream | Act::StreamLong) => {
