@@ -15,6 +15,7 @@ use super::output_filter::OutputFilter;
 use super::settings::AnswerSettings;
 
 const NOTHING_FOUND: &str = "No passage was found that could answer this question.";
+const NO_QUOTE: &str = "No model could be asked, and no sentence of the passages answers the question by itself.";
 const NOT_IN_SOURCES: &str = "The passages that were found do not hold an answer to this question.";
 
 /// What is known once the search is done.
@@ -67,7 +68,11 @@ impl Draft {
 
     /// An honest refusal; `writer` where a model refused.
     pub fn abstain(self, writer: Option<Writer>) -> Answer {
-        let text = if self.evidence.passages.is_empty() { NOTHING_FOUND } else { NOT_IN_SOURCES };
+        let text = match (self.evidence.passages.is_empty(), &self.model_problem) {
+            (true, _) => NOTHING_FOUND,
+            (false, None) => NOT_IN_SOURCES,
+            (false, Some(_)) => NO_QUOTE,
+        };
         let written = Written { text: text.to_owned(), ..Written::default() };
         self.finish(AnswerStatus::Abstained, written, writer)
     }

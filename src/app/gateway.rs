@@ -151,6 +151,10 @@ impl Reloaded {
 
     async fn load(&self, file: PathBuf) -> Result<(), String> {
         let read = move || {
+            // Some editors empty a file before they write it.
+            if std::fs::read(&file).is_ok_and(|bytes| bytes.trim_ascii().is_empty()) {
+                return Err("the settings file is empty".to_owned());
+            }
             let config = Config::load(Some(&file)).map_err(|error| error.to_string())?;
             let prompts = super::prompts(&config.gateway).map_err(|error| error.to_string())?;
             Ok::<_, String>((config, prompts))

@@ -55,6 +55,14 @@ impl StatusPort for Status {
             let detail = format!("the kill switch is on: {}; answers are made of quotes", killed.reason);
             shortfalls.push(degraded("kill_switch", detail));
         }
+        let (calls, held) = self.gateway.budgets().unresolved();
+        if calls > 0 {
+            let detail = format!(
+                "{calls} calls were under way when the last process ended; {held} stay reserved until \
+                 POST /budgets/reservations/{{call_id}}/resolve"
+            );
+            shortfalls.push(degraded("budgets", detail));
+        }
         for provider in self.gateway.broken_providers() {
             let detail = format!("the provider {provider} failed too often and is left alone for a while");
             shortfalls.push(degraded("gateway", detail));

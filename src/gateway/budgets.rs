@@ -20,6 +20,7 @@ use crate::store::{Ledger, LedgerEntry, LedgerQueue, StoreError};
 use super::GatewayError;
 use super::alerts::Alerts;
 use super::limits::{alert_reached, limit_reached, over, period_end, period_start};
+use super::lost::lost_call;
 
 /// Gives the time; budgets do not follow a clock that is set while the process runs.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -120,6 +121,13 @@ impl Budgets {
             book.orphans.insert(reservation.call_id, reservation);
         }
         book.mark_alerted();
+        if !book.orphans.is_empty() {
+            let calls = book.orphans.len();
+            tracing::warn!(
+                calls,
+                "calls were under way when the last process ended; what they reserved counts until resolved"
+            );
+        }
         Ok(Self { book: Mutex::new(book), ledger: Some((ledger, queue)), alerts, clock })
     }
 
@@ -153,6 +161,12 @@ impl Budgets {
         book.mark_alerted();
         book.cut_what_is_over();
         Ok(book.state(&budget, BudgetSource::Stored, (self.clock)()))
+    }
+
+    /// How many reservations a crash left behind, and what they hold back.
+    pub fn unresolved(&self) -> (usize, Nanousd) {
+        let book = self.book.lock();
+        (book.orphans.len(), book.orphans.values().map(|orphan| orphan.amount.cost).sum())
     }
 
     /// Every budget with its accounts of the present period.
@@ -218,36 +232,37 @@ impl Budgets {
         entries
     }
 
-    /// Settles a reservation that a crash left behind with what it truly cost, at most what was reserved; false if there
-    /// is none of this tenant.
+    /// Settles a reservation that a crash left behind with what it truly cost.
     pub async fn resolve(
         self: &Arc<Self>,
         tenant: &TenantId,
         call_id: CallId,
         cost: Nanousd,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Resolution, StoreError> {
         // Taken out first: of two at once only one may charge.
         let reservation = {
             let mut book = self.book.lock();
-            match book.orphans.get(&call_id) {
-                Some(orphan) if orphan.tenant == *tenant => book.orphans.remove(&call_id),
-                _ => None,
+            match book.orphans.get(&call_id).filter(|orphan| orphan.tenant == *tenant) {
+                None => return Ok(Resolution::Unknown),
+                Some(orphan) if cost > orphan.amount.cost => return Ok(Resolution::TooMuch(orphan.amount.cost)),
+                Some(_) => book.orphans.remove(&call_id).expect("it was there a moment ago, under the same lock"),
             }
         };
-        let Some(reservation) = reservation else { return Ok(false) };
         let this = Arc::clone(self);
         // On its own feet: what is recorded must also be counted if the one who asked has gone.
         let resolved = tokio::spawn(async move { this.resolve_now(reservation, cost).await });
-        resolved.await.map_err(|_| StoreError::Closed)?.map(|()| true)
+        resolved.await.map_err(|_| StoreError::Closed)?.map(|()| Resolution::Done)
     }
 
     async fn resolve_now(&self, reservation: Reservation, cost: Nanousd) -> Result<(), StoreError> {
-        let used = Amount { cost: cost.min(reservation.amount.cost), tokens: 0, calls: 1 };
+        // Its tokens are not known either, so they count as reserved.
+        let used = Amount { cost, ..reservation.amount };
         let mut entries = vec![LedgerEntry::Settle {
             call_id: reservation.call_id,
             charges: reservation.accounts.iter().map(|account| (account.clone(), used)).collect(),
         }];
-        entries.extend(reservation.accounts.first().map(|account| {
+        entries.push(LedgerEntry::Call(Box::new(lost_call(&reservation, cost))));
+        entries.extend(reservation.accounts.iter().map(|account| {
             LedgerEntry::BudgetEvent(BudgetEvent {
                 at: (self.clock)(),
                 tenant: reservation.tenant.clone(),
@@ -271,6 +286,16 @@ impl Budgets {
         }
         Ok(())
     }
+}
+
+/// What became of a wish to resolve a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resolution {
+    Done,
+    /// The tenant has no such reservation.
+    Unknown,
+    /// More than the call could cost, which is this.
+    TooMuch(Nanousd),
 }
 
 /// Takes a reservation back that did not become durable, or whose caller left while it did.

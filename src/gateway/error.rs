@@ -14,7 +14,7 @@ pub enum GatewayError {
     #[error("the kill switch is on: {reason}")]
     Killed { reason: String },
     /// A budget has nothing left for the worst case of this call.
-    #[error("the budget {budget} is used up: {detail}")]
+    #[error("the budget {budget} has too little left for this call: {detail}")]
     BudgetExceeded {
         /// Scope and period, as `GET /budgets` shows them.
         budget: String,

@@ -42,7 +42,10 @@ fn microseconds(date: jiff::civil::Date) -> i64 {
 pub fn over(budget: &Budget, used: Amount, more: Amount) -> Option<String> {
     let sum = used + more;
     if let Some(limit) = budget.limit.filter(|limit| sum.cost > *limit) {
-        return Some(format!("{} of {} are spent or reserved, the call may cost {}", used.cost, limit, more.cost));
+        return Some(format!(
+            "{} of {} are spent or reserved, the call may cost {} (a smaller max_tokens lowers that)",
+            used.cost, limit, more.cost
+        ));
     }
     if let Some(limit) = budget.limit_tokens.filter(|limit| sum.tokens > *limit) {
         let (used, more) = (used.tokens, more.tokens);

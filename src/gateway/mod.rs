@@ -20,6 +20,7 @@ mod http_provider;
 mod kill;
 mod limits;
 mod lines;
+mod lost;
 #[cfg(test)]
 mod mock_replies;
 #[cfg(test)]
@@ -55,7 +56,7 @@ mod wire;
 
 pub use alerts::Alerts;
 pub use anthropic::Anthropic;
-pub use budgets::{AccountState, BudgetSource, BudgetState, Budgets, Clock};
+pub use budgets::{AccountState, BudgetSource, BudgetState, Budgets, Clock, Resolution};
 pub use call::{CallContext, CallFailure, CallSuccess, ChatCall, Gateway, GatewayParts};
 pub use contract::{
     ChatEnd, ChatEvent, ChatMessage, ChatRequest, ChatResponse, ChatStream, FinishReason, Provider, ReplySchema, Role,

@@ -122,6 +122,11 @@ impl ProviderSettings {
         if !is_scripted && (!self.script.is_empty() || self.recording.is_some() || self.record_from.is_some()) {
             problems.push("script, recording and record_from belong to providers of kind scripted".to_owned());
         }
+        let is_hosted = matches!(self.kind, ProviderKind::OpenaiCompatible | ProviderKind::Anthropic);
+        if is_hosted && self.base_url.is_none() && self.api_key.is_none() {
+            // A forgotten line must not send documents to somebody else's server.
+            problems.push("base_url or api_key must be given".to_owned());
+        }
         if self.record_from.is_some() && self.recording.is_none() {
             problems.push("record_from needs recording, the file to write to".to_owned());
         }
@@ -183,10 +188,12 @@ mod tests {
     #[test]
     fn a_script_belongs_to_a_scripted_provider() {
         let scripted = ProviderSettings { kind: ProviderKind::Scripted, ..ProviderSettings::default() };
-        let other = ProviderSettings { script: vec!["hello".to_owned()], ..ProviderSettings::default() };
+        let local = ProviderSettings { base_url: Some("http://127.0.0.1:1/v1".to_owned()), ..Default::default() };
+        let other = ProviderSettings { script: vec!["hello".to_owned()], ..local.clone() };
 
         assert_eq!(scripted.problems().len(), 1);
         assert_eq!(other.problems().len(), 1);
-        assert!(ProviderSettings::default().problems().is_empty());
+        assert!(local.problems().is_empty());
+        assert_eq!(ProviderSettings::default().problems(), ["base_url or api_key must be given"]);
     }
 }

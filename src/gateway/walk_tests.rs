@@ -247,8 +247,14 @@ async fn what_a_crash_left_reserved_stays_counted_until_it_is_resolved() {
 
     assert_eq!(refused.error.outcome(), "budget_exceeded");
     assert_eq!(left.len(), 1);
-    assert!(!second.gateway.budgets().resolve(&stranger, left[0].call_id, used).await.unwrap());
-    assert!(second.gateway.budgets().resolve(&tenant, left[0].call_id, used).await.unwrap());
+    let resolve = |tenant, cost| second.gateway.budgets().resolve(tenant, left[0].call_id, cost);
+    assert_eq!(resolve(&stranger, used).await.unwrap(), Resolution::Unknown);
+    assert_eq!(resolve(&tenant, Nanousd(u64::MAX)).await.unwrap(), Resolution::TooMuch(left[0].amount.cost));
+    assert_eq!(second.gateway.budgets().unresolved().0, 1);
+    assert_eq!(resolve(&tenant, used).await.unwrap(), Resolution::Done);
+    assert_eq!(second.gateway.budgets().unresolved().0, 0);
+    let row = ledger.calls().pop().unwrap();
+    assert_eq!((row.outcome.as_str(), row.cost, row.tenant), ("crashed", used, tenant));
     assert!(second.gateway.call(call("why?"), context()).await.is_ok());
 }
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::domain::{Budget, CallId, ErrorKind, Nanousd, Selector, TenantScope};
-use crate::gateway::{self, Gateway};
+use crate::gateway::{self, Gateway, Resolution};
 use crate::store::StoreError;
 
 use super::ports::{AccountState, BudgetSource, BudgetState, ControlPort, Failure, KillState, Switch};
@@ -66,8 +66,12 @@ impl ControlPort for ControlRoom {
     async fn resolve(&self, scope: &TenantScope, call: CallId, cost: Nanousd) -> Result<(), Failure> {
         let resolved = self.gateway.budgets().resolve(&scope.tenant, call, cost).await;
         match resolved.map_err(|error| store_failure(&error))? {
-            true => Ok(()),
-            false => Err(failure(ErrorKind::NotFound, "no such reservation")),
+            Resolution::Done => Ok(()),
+            Resolution::Unknown => Err(failure(ErrorKind::NotFound, "no such reservation")),
+            Resolution::TooMuch(most) => {
+                let detail = format!("cost_usd is more than the call could cost, which is {}", most.usd());
+                Err(failure(ErrorKind::Unprocessable, &detail))
+            }
         }
     }
 }
