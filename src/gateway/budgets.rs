@@ -28,9 +28,9 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// Where a budget comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BudgetSource {
-    /// The settings file; gone when it is taken out there.
+    /// The settings file; it cannot be changed over the wire, and is gone when it is taken out there.
     Config,
-    /// Set at run time; kept in the database.
+    /// Somebody, with `PUT /budgets/{scope}`; kept in the database.
     Stored,
 }
 
@@ -39,11 +39,12 @@ pub enum BudgetSource {
 pub struct BudgetState {
     pub budget: Budget,
     pub source: BudgetSource,
+    /// Those of the present period, by name.
     pub accounts: Vec<AccountState>,
 }
 
 /// One account of a budget.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountState {
     pub account: Account,
     pub spent: Amount,

@@ -3,10 +3,10 @@
 use async_trait::async_trait;
 
 use crate::domain::{Budget, CallId, ErrorKind, Nanousd, Selector, TenantScope};
-use crate::gateway::{self, Gateway, Resolution};
+use crate::gateway::{Gateway, Resolution};
 use crate::store::StoreError;
 
-use super::ports::{AccountState, BudgetSource, BudgetState, ControlPort, Failure, KillState, Switch};
+use super::ports::{BudgetSource, BudgetState, ControlPort, Failure, KillState, Switch};
 
 /// The gateway's controls.
 pub struct ControlRoom {
@@ -52,7 +52,7 @@ impl ControlPort for ControlRoom {
     async fn put_budget(&self, scope: &TenantScope, budget: Budget) -> Result<BudgetState, Failure> {
         let states = self.gateway.budgets().states();
         let configured = states.iter().any(|state| {
-            state.source == gateway::BudgetSource::Config
+            state.source == BudgetSource::Config
                 && state.budget.scope == budget.scope
                 && state.budget.period == budget.period
         });
@@ -77,11 +77,14 @@ impl ControlPort for ControlRoom {
 }
 
 /// The part of a budget that a tenant may see. Where no keys are configured, the caller owns the server and sees all.
-fn seen_by(scope: &TenantScope, mut state: gateway::BudgetState) -> Option<BudgetState> {
+fn seen_by(scope: &TenantScope, mut state: BudgetState) -> Option<BudgetState> {
     if scope.key_id.is_some() {
         let own = Selector::One(scope.tenant.as_str().to_owned());
-        let concerns =
-            state.budget.scope.tenant.as_ref().is_some_and(|tenant| *tenant == Selector::Each || *tenant == own);
+        let concerns = match &state.budget.scope.tenant {
+            Some(tenant) => *tenant == Selector::Each || *tenant == own,
+            // The accounts of sessions name their tenant, those of other shared budgets do not.
+            None => state.budget.scope.session.is_some(),
+        };
         if !concerns {
             return None;
         }
@@ -90,17 +93,7 @@ fn seen_by(scope: &TenantScope, mut state: gateway::BudgetState) -> Option<Budge
         };
         state.accounts.retain(|account| is_own(&account.account.name));
     }
-    let source = match state.source {
-        gateway::BudgetSource::Config => BudgetSource::Config,
-        gateway::BudgetSource::Stored => BudgetSource::Stored,
-    };
-    let account = |account: gateway::AccountState| AccountState {
-        account: account.account,
-        spent: account.spent,
-        reserved: account.reserved,
-        unresolved: account.unresolved,
-    };
-    Some(BudgetState { budget: state.budget, source, accounts: state.accounts.into_iter().map(account).collect() })
+    Some(state)
 }
 
 fn store_failure(error: &StoreError) -> Failure {
@@ -110,4 +103,46 @@ fn store_failure(error: &StoreError) -> Failure {
 
 fn failure(kind: ErrorKind, detail: &str) -> Failure {
     Failure { detail: Some(detail.to_owned()), ..Failure::new(kind) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Account, Amount, BudgetPeriod, TenantId, Timestamp};
+    use crate::http::ports::AccountState;
+
+    fn state(scope: &str, accounts: &[&str]) -> BudgetState {
+        let account = |name: &&str| AccountState {
+            account: Account { name: (*name).to_owned(), period: BudgetPeriod::Total, since: Timestamp(0) },
+            spent: Amount::default(),
+            reserved: Amount::default(),
+            unresolved: Vec::new(),
+        };
+        let budget = Budget {
+            scope: scope.parse().unwrap(),
+            period: BudgetPeriod::Total,
+            limit: Some(Nanousd(1)),
+            limit_tokens: None,
+            limit_calls: None,
+            alert_at: 0.5,
+        };
+        BudgetState { budget, source: BudgetSource::Config, accounts: accounts.iter().map(account).collect() }
+    }
+
+    #[test]
+    fn a_key_sees_its_own_tenants_accounts_and_the_owner_of_a_server_without_keys_sees_all() {
+        let owner = TenantScope::everything(TenantId::new("acme").unwrap());
+        let keyed = TenantScope { key_id: Some("k1".into()), ..owner.clone() };
+        let both = ["tenant:acme+session:s", "tenant:other+session:s"];
+        let seen = |scope: &TenantScope, of: &str, accounts: &[&str]| {
+            seen_by(scope, state(of, accounts)).map(|state| state.accounts.len())
+        };
+
+        assert_eq!(seen(&keyed, "session:*", &both), Some(1));
+        assert_eq!(seen(&keyed, "tenant:*", &["tenant:acme", "tenant:other"]), Some(1));
+        assert_eq!(seen(&keyed, "tenant:other", &["tenant:other"]), None);
+        assert_eq!(seen(&keyed, "everything", &["everything"]), None);
+        assert_eq!(seen(&owner, "session:*", &both), Some(2));
+        assert_eq!(seen(&owner, "everything", &["everything"]), Some(1));
+    }
 }

@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::domain::{
-    Account, Amount, Answer, Budget, CallId, Citation, Claim, CollectionName, DocumentId, ErrorKind, Hit, Nanousd,
-    Query, Reservation, SearchResult, Sequence, TenantScope, Timestamp, TraceId,
+    Answer, Budget, CallId, Citation, Claim, CollectionName, DocumentId, ErrorKind, Hit, Nanousd, Query, SearchResult,
+    Sequence, TenantScope, Timestamp, TraceId,
 };
+pub use crate::gateway::{AccountState, BudgetSource, BudgetState};
 use crate::ingest::{IncomingDocument, IncomingItem, IngestError, IngestOutcome, StreamReport};
 use crate::search::{InvalidQuery, QueryOverrides, SearchError};
 
@@ -195,35 +196,6 @@ pub struct KillState {
 pub enum Switch {
     On,
     Off,
-}
-
-/// Who set a budget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BudgetSource {
-    /// The settings; it cannot be changed over the wire.
-    Config,
-    /// Somebody, with `PUT /budgets/{scope}`.
-    Stored,
-}
-
-/// A budget with what was spent from it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BudgetState {
-    pub budget: Budget,
-    pub source: BudgetSource,
-    /// Those of the present period, by name.
-    pub accounts: Vec<AccountState>,
-}
-
-/// One instance of a budget.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccountState {
-    pub account: Account,
-    pub spent: Amount,
-    /// The worst case of all calls that are not settled, unresolved ones included.
-    pub reserved: Amount,
-    /// Reservations that an earlier process left behind, by time.
-    pub unresolved: Vec<Reservation>,
 }
 
 /// What may be spent on language models, and whether they may be called at all.
