@@ -45,7 +45,8 @@ fn chunking_of(text: &str) -> anyhow::Result<ChunkingSettings> {
     let [target_tokens, max_tokens, min_tokens, overlap_tokens] = numbers[..] else {
         anyhow::bail!("PLUMB_EVALS_CHUNKING takes four numbers: target, max, min and overlap in tokens");
     };
-    let settings = ChunkingSettings { target_tokens, max_tokens, min_tokens, overlap_tokens };
+    let settings =
+        ChunkingSettings { target_tokens, max_tokens, min_tokens, overlap_tokens, ..ChunkingSettings::default() };
     settings.check()?;
     Ok(settings)
 }

@@ -288,7 +288,13 @@ mod tests {
     }
 
     fn chunker() -> Chunker {
-        let settings = ChunkingSettings { target_tokens: 8, max_tokens: 16, min_tokens: 2, overlap_tokens: 0 };
+        let settings = ChunkingSettings {
+            target_tokens: 8,
+            max_tokens: 16,
+            min_tokens: 2,
+            overlap_tokens: 0,
+            ..ChunkingSettings::default()
+        };
         let fingerprint = chunker_spec(&settings, "words").fingerprint();
         Chunker { settings, counter: Arc::new(Words), fingerprint }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::domain::{ChunkerSpec, Collection, EmbedderSpec, Fingerprint, Generation};
 use crate::inference::{Embedder, TokenCounter};
-use crate::text::{ChunkingSettings, TokenPositions, chunker_spec};
+use crate::text::{ChunkingSettings, TokenPositions, chunking_of};
 
 use super::ItemError;
 use super::settings::CALLER_REVISION;
@@ -59,9 +59,7 @@ impl Recipe {
         let spec = &self.generation.profile.chunker;
         let wanted = spec.params.get("counter").map_or(spec.name.as_str(), String::as_str);
         let counter = counters.iter().find(|counter| counter.name() == wanted);
-        let settings = chunking_settings(spec).filter(|settings| chunker_spec(settings, wanted) == *spec);
-        let settings = settings.filter(|settings| settings.check().is_ok());
-        let (Some(settings), Some(counter)) = (settings, counter) else {
+        let (Some(settings), Some(counter)) = (chunking_of(spec), counter) else {
             let at_hand: Vec<&str> = counters.iter().map(|counter| counter.name()).collect();
             let detail = format!("it counts by {wanted}, this program by {}", at_hand.join(" or "));
             return Err(ItemError::ChunkerUnavailable { collection: collection.to_owned(), detail });
@@ -90,15 +88,4 @@ impl TokenPositions for Counting<'_> {
 /// The chunker of chunks that the caller made.
 pub(super) fn caller_chunker() -> ChunkerSpec {
     ChunkerSpec { name: "caller".to_owned(), version: 1, params: BTreeMap::new() }
-}
-
-// Reads back what `chunker_spec` wrote; whether it is understood completely is decided by writing it again.
-fn chunking_settings(spec: &ChunkerSpec) -> Option<ChunkingSettings> {
-    let number = |key: &str| spec.params.get(key)?.parse::<usize>().ok();
-    Some(ChunkingSettings {
-        target_tokens: number("target_tokens")?,
-        max_tokens: number("max_tokens")?,
-        min_tokens: number("min_tokens")?,
-        overlap_tokens: number("overlap_tokens")?,
-    })
 }

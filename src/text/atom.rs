@@ -43,9 +43,28 @@ pub(super) struct Atom {
 /// A tokenizer may make one "unknown" token of megabytes; so many bytes count as a token at least.
 pub(super) const BYTES_PER_TOKEN: usize = 32;
 
+/// What an atom is where nothing is over the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grain {
+    /// A heading, a line of a list, table or code, or a sentence.
+    Sentence,
+    /// A word.
+    Word,
+}
+
 /// Cuts `text`; every atom weighs at most `max_weight`, except a single character that weighs more.
 pub(super) fn atoms(text: &str, outline: &Outline, max_weight: usize, tokens: &dyn TokenPositions) -> Vec<Atom> {
-    let mut cutter = Cutter { text, tokens, map: TokenMap::new(text, tokens), max_weight, atoms: Vec::new() };
+    cut(text, outline, (max_weight, Grain::Sentence), tokens)
+}
+
+/// As [`atoms`], with atoms of this grain.
+pub(super) fn cut(
+    text: &str,
+    outline: &Outline,
+    (max_weight, grain): (usize, Grain),
+    tokens: &dyn TokenPositions,
+) -> Vec<Atom> {
+    let mut cutter = Cutter { text, tokens, map: TokenMap::new(text, tokens), max_weight, grain, atoms: Vec::new() };
     for block in blocks(text, outline) {
         cutter.cut_block(&block);
     }
@@ -106,6 +125,7 @@ struct Cutter<'a> {
     tokens: &'a dyn TokenPositions,
     map: TokenMap,
     max_weight: usize,
+    grain: Grain,
     atoms: Vec<Atom>,
 }
 
@@ -117,7 +137,7 @@ impl Cutter<'_> {
         for span in spans {
             let span = ByteSpan::new(block.span.start + span.start, block.span.start + span.end);
             let count = self.map.count(span);
-            if weight(count, span) <= self.max_weight {
+            if self.grain == Grain::Sentence && weight(count, span) <= self.max_weight {
                 self.push(block, span, count, before);
             } else {
                 self.cut_words(block, span, before);
@@ -128,7 +148,10 @@ impl Cutter<'_> {
 
     /// A sentence over the limit: runs of words, each at most an eighth of the limit so that packing has a choice.
     fn cut_words(&mut self, block: &Block, sentence: ByteSpan, mut before: Border) {
-        let run_weight = (self.max_weight / 8).max(1);
+        let run_weight = match self.grain {
+            Grain::Sentence => (self.max_weight / 8).max(1),
+            Grain::Word => 1,
+        };
         let mut run: Option<ByteSpan> = None;
         for word in words(self.text, sentence) {
             let longer = run.map_or(word, |run| ByteSpan::new(run.start, word.end));

@@ -13,8 +13,9 @@ mod quote;
 mod sentence;
 mod stop_words;
 mod tokens;
+mod window;
 
-pub use chunk::{CHUNKER_NAME, CHUNKER_VERSION, ChunkingSettings, InvalidChunking, TextChunk, chunk, chunker_spec};
+pub use chunk::{ChunkingSettings, ChunkingStrategy, InvalidChunking, TextChunk, chunk, chunker_spec, chunking_of};
 pub use language::detect_language;
 pub use normalize::{InvalidText, normalize, normalize_bytes};
 pub use outline::{PREFIX_MAX_CHARS, embedding_input, heading_path_at, page_at};

@@ -224,7 +224,13 @@ impl Bed {
         let progress = Arc::new(IndexProgress::default());
         progress.announce(store.last_sequence().await.unwrap());
         let counter: Arc<dyn TokenCounter> = Arc::new(Words);
-        let chunking = ChunkingSettings { target_tokens: 12, max_tokens: 16, min_tokens: 2, overlap_tokens: 0 };
+        let chunking = ChunkingSettings {
+            target_tokens: 12,
+            max_tokens: 16,
+            min_tokens: 2,
+            overlap_tokens: 0,
+            ..ChunkingSettings::default()
+        };
         let profile = Profile {
             chunker: chunker_spec(&chunking, counter.name()),
             embedder: making.profile_embedder,

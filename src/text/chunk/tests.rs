@@ -39,7 +39,7 @@ impl TokenPositions for Unknown {
 }
 
 fn settings(target_tokens: usize, max_tokens: usize, min_tokens: usize, overlap_tokens: usize) -> ChunkingSettings {
-    ChunkingSettings { target_tokens, max_tokens, min_tokens, overlap_tokens }
+    ChunkingSettings { target_tokens, max_tokens, min_tokens, overlap_tokens, ..ChunkingSettings::default() }
 }
 
 /// An outline of every line that starts with `#`, as a parser would give it.
@@ -235,6 +235,11 @@ fn an_edit_at_the_start_leaves_later_chunks_alone() {
 
 #[test]
 fn hostile_shapes_stay_linear() {
+    let others = [ChunkingStrategy::Window, ChunkingStrategy::Sentences].map(|strategy| ChunkingSettings {
+        strategy,
+        overlap_tokens: 40,
+        ..ChunkingSettings::default()
+    });
     let shapes = [
         "# h\n", "a ", "a. ", "\n\na", "()", "我", "- x\n", "e\u{301}", "```\n", "|", " \u{300}", "A.", "a:\n\n", "\t",
     ];
@@ -245,6 +250,14 @@ fn hostile_shapes_stay_linear() {
         let chunks = chunk(&text, &outline, &settings(160, 200, 24, 40), &Pieces);
 
         assert!(chunks.iter().all(|chunk| chunk.token_count <= 200), "{shape:?}");
+        // They share their atoms with the first, so a shorter text shows what they add.
+        let text = &text[..text.floor_char_boundary(200_000)];
+        let outline = outline_of(text);
+        for settings in &others {
+            let chunks = chunk(text, &outline, settings, &Pieces);
+
+            assert!(chunks.iter().all(|chunk| chunk.token_count <= 200), "{shape:?}");
+        }
     }
 }
 
@@ -255,6 +268,47 @@ fn contradicting_settings_are_refused() {
     assert!(settings(300, 200, 0, 0).check().is_err());
     assert!(settings(100, 200, 60, 0).check().is_err());
     assert!(settings(100, 200, 0, 60).check().is_err());
+}
+
+#[test]
+fn windows_are_as_long_as_they_may_be_and_repeat_what_they_are_told_to() {
+    let text: String = (0..200).map(|n| format!("w{n:03} ")).collect();
+    let window = |overlap_tokens| ChunkingSettings {
+        strategy: ChunkingStrategy::Window,
+        max_tokens: 16,
+        overlap_tokens,
+        ..ChunkingSettings::default()
+    };
+
+    let plain = cut(&text, &window(0));
+    let overlapping = cut(&text, &window(4));
+
+    assert!(plain[..plain.len() - 1].iter().all(|chunk| chunk.split(' ').count() == 16), "{plain:?}");
+    assert!(plain[1].starts_with("w016 "));
+    assert!(overlapping[1].starts_with("w012 ") && overlapping[1].ends_with(" w027"), "{}", overlapping[1]);
+}
+
+#[test]
+fn sentence_windows_hold_whole_sentences_of_one_section() {
+    let text = "# A\n\nOne. Two. Three. Four.\n\n# B\n\nFive. Six.";
+    let settings = ChunkingSettings { strategy: ChunkingStrategy::Sentences, ..ChunkingSettings::default() };
+
+    let chunks = chunk(text, &outline_of(text), &settings, &Pieces);
+
+    assert_eq!(texts(text, &chunks), ["# A\n\nOne. Two. Three.", "Three. Four.", "# B\n\nFive. Six."]);
+    assert_eq!(chunks[1].heading_path, ["A"]);
+}
+
+#[test]
+fn a_specification_can_be_read_back_and_an_unknown_one_is_refused() {
+    for strategy in [ChunkingStrategy::Structure, ChunkingStrategy::Window, ChunkingStrategy::Sentences] {
+        let settings = ChunkingSettings { strategy, max_tokens: 190, ..ChunkingSettings::default() };
+        let spec = chunker_spec(&settings, "wordpiece");
+
+        assert_eq!(chunking_of(&spec), Some(settings));
+        assert_eq!(chunking_of(&ChunkerSpec { version: 99, ..spec.clone() }), None);
+        assert_eq!(chunking_of(&ChunkerSpec { name: "pages".to_owned(), ..spec }), None);
+    }
 }
 
 #[test]
@@ -291,6 +345,42 @@ fn any_settings() -> impl Strategy<Value = ChunkingSettings> {
     })
 }
 
+/// Settings of the strategies that only look at length.
+fn any_windows() -> impl Strategy<Value = ChunkingSettings> {
+    let window = (16usize..80).prop_flat_map(|max| (Just(max), 0..=max / 2));
+    let window = window.prop_map(|(max, overlap)| ChunkingSettings {
+        strategy: ChunkingStrategy::Window,
+        max_tokens: max,
+        overlap_tokens: overlap,
+        ..ChunkingSettings::default()
+    });
+    let sentences = (16usize..80, 1usize..6).prop_flat_map(|(max, of)| (Just(max), Just(of), 0..of));
+    let sentences = sentences.prop_map(|(max, of, overlap)| ChunkingSettings {
+        strategy: ChunkingStrategy::Sentences,
+        max_tokens: max,
+        window_sentences: of,
+        overlap_sentences: overlap,
+        overlap_tokens: 0,
+        ..ChunkingSettings::default()
+    });
+    prop_oneof![window, sentences]
+}
+
+/// How much of a word may be one piece.
+fn reach(settings: &ChunkingSettings) -> usize {
+    match settings.strategy {
+        ChunkingStrategy::Structure => settings.max_tokens - settings.overlap_tokens,
+        ChunkingStrategy::Window | ChunkingStrategy::Sentences => settings.max_tokens,
+    }
+}
+
+fn repeats(settings: &ChunkingSettings) -> bool {
+    match settings.strategy {
+        ChunkingStrategy::Structure | ChunkingStrategy::Window => settings.overlap_tokens > 0,
+        ChunkingStrategy::Sentences => settings.overlap_sentences > 0,
+    }
+}
+
 fn is_cut_allowed(text: &str, at: usize, max_tokens: usize) -> bool {
     let (before, after) = text.split_at(at);
     let marks = &before[before.trim_end_matches(|c: char| !c.is_alphanumeric()).len()..];
@@ -312,7 +402,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn chunks_keep_every_promise(text in any_text(), settings in any_settings()) {
+    fn chunks_keep_every_promise(text in any_text(), settings in prop_oneof![any_settings(), any_windows()]) {
         let outline = outline_of(&text);
         let chunks = chunk(&text, &outline, &settings, &Pieces);
 
@@ -326,13 +416,13 @@ proptest! {
             prop_assert_eq!(chunk.token_count as usize, Pieces.token_starts(slice).len());
             if let Some(previous) = previous {
                 prop_assert!(chunk.span.start > previous.span.start && chunk.span.end > previous.span.end);
-                prop_assert!(settings.overlap_tokens > 0 || chunk.span.start >= previous.span.end);
+                prop_assert!(repeats(&settings) || chunk.span.start >= previous.span.end);
             }
             if chunk.span.start > covered {
                 prop_assert!(text[covered..chunk.span.start].trim().is_empty(), "coverage");
             }
-            let reach = settings.max_tokens - settings.overlap_tokens;
-            prop_assert!(is_cut_allowed(&text, chunk.span.start, reach), "a word is cut at {}", chunk.span.start);
+            let allowed = is_cut_allowed(&text, chunk.span.start, reach(&settings));
+            prop_assert!(allowed, "a word is cut at {}", chunk.span.start);
             covered = chunk.span.end;
             previous = Some(chunk);
         }
