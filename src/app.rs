@@ -1,5 +1,6 @@
 //! Builds every part from [`Config`]: the only file that names concrete backends.
 
+mod check;
 mod gateway;
 mod status;
 mod traces;
@@ -28,6 +29,8 @@ use crate::search::{SearchDefaults, SearchParts, Searcher};
 use crate::store::{CorpusStore, DataDirectory, Ledger, OperationLog, SqliteStore, StoreError};
 use crate::telemetry::{Metrics, TelemetryError};
 use crate::text::chunker_spec;
+
+pub use check::{IndexCheck, check_indexes};
 
 use gateway::RunningGateway;
 use status::Status;

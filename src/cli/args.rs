@@ -47,6 +47,12 @@ pub enum Command {
     Answer(AnswerArguments),
     /// Ask the database in SQL: calls, costs, budgets, traces, documents. Only reads; works beside a server.
     Sql(SqlArguments),
+    /// Copy the database while a server may be writing to it; the copy is verified before it gets its name.
+    Backup(BackupArguments),
+    /// Put a backup into a data directory that has no database yet.
+    Restore(RestoreArguments),
+    /// Verify the database, every chunk's place in its text, and the indexes; damaged indexes are rebuilt.
+    Check,
     /// Fetch, list or verify the model files.
     #[command(subcommand)]
     Models(ModelsCommand),
@@ -189,4 +195,18 @@ pub enum ConfigCommand {
         #[arg(long = "scope", value_name = "search|answer|write|admin", required = true)]
         scopes: Vec<String>,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct BackupArguments {
+    /// The file to write; must not exist. Its checksum is written beside it, as FILE.b3.
+    #[arg(value_name = "FILE")]
+    pub to: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArguments {
+    /// A file that `plumb backup` wrote.
+    #[arg(value_name = "FILE")]
+    pub from: PathBuf,
 }

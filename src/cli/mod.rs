@@ -1,6 +1,7 @@
-//! The command line: quickstart, serve, ingest, search, answer, sql, models, prompts, config.
+//! The command line: quickstart, serve, ingest, search, answer, sql, backup, restore, check, models, prompts, config.
 
 mod args;
+mod backup;
 mod door;
 mod ingest;
 mod keys;

@@ -17,7 +17,7 @@ use super::args::{
 };
 use super::door::Door;
 use super::output::say;
-use super::{ingest, keys, models, prompts, quickstart, render, serve, sql};
+use super::{backup, ingest, keys, models, prompts, quickstart, render, serve, sql};
 
 /// Reads the command line and runs its command; errors go to standard error, causes included.
 pub fn main() -> ExitCode {
@@ -60,6 +60,9 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Search(arguments) => run_search(&global, config, arguments).await?,
         Command::Answer(arguments) => run_answer(&global, config, arguments).await?,
         Command::Sql(arguments) => sql::run(&config.server.data_dir, &arguments).await?,
+        Command::Backup(arguments) => backup::backup(&config.server.data_dir, &arguments.to).await?,
+        Command::Restore(arguments) => backup::restore(&config.server.data_dir, &arguments.from).await?,
+        Command::Check => return backup::check(config).await,
         Command::Models(command) => return run_models(config, command).await,
         Command::Prompts(command) => return run_prompts(&config, command),
         Command::Config(ConfigCommand::Show) => say(&config.show())?,

@@ -19,4 +19,7 @@ pub use error::StoreError;
 pub use ledger::{Ledger, LedgerEntry, StoredBudget, TRACE_MAX_ROWS, UsageBy, UsageRow};
 pub use ledger_queue::{LedgerQueue, NotDurable};
 pub use settings::{IntegrityCheck, StoreSettings};
-pub use sqlite::{Cell, Console, ConsoleError, Cut, QueryLimits, SqliteStore, Table};
+pub use sqlite::{
+    BackupError, BackupReport, Cell, Console, ConsoleError, Cut, QueryLimits, SqliteStore, Table, TruthReport, back_up,
+    check_truth, restore,
+};

@@ -5,6 +5,8 @@ use std::process::{Command, Output};
 
 use tempfile::tempdir;
 
+use crate::process::Server;
+
 fn plumb(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_plumb"))
         .args(arguments)
@@ -74,4 +76,49 @@ fn what_only_reads_makes_no_data_directory() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("there is no data directory data"), "{}", said(&output));
     assert!(!dir.path().join("data").exists());
+}
+
+fn plumb_in(data: &Path, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_plumb"))
+        .args(arguments)
+        .arg("--data-dir")
+        .arg(data)
+        .env("PLUMB_MODELS_DIR", data.join("no-models"))
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[tokio::test]
+async fn a_backup_taken_while_serving_is_restored_and_a_damaged_index_is_built_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, back, copy) = (dir.path().join("data"), dir.path().join("back"), dir.path().join("copy.db"));
+    let server = Server::start(&data);
+    let lines: String =
+        (0..50).map(|n| format!("{{\"id\": \"d{n}\", \"text\": \"Plate unit{n} of hall 7.\"}}\n")).collect();
+    server.client().post_ndjson(lines, "?wait=indexed").await.unwrap();
+
+    let (made, said) = plumb_in(&data, &["backup", copy.to_str().unwrap()]);
+    assert!(made && said.contains("50 documents, all writes up to sequence 50"), "{said}");
+    let (checked, said) = plumb_in(&data, &["check"]);
+    assert!(checked && said.contains("database: ok; 50 documents") && said.contains("holds the directory"), "{said}");
+    assert!(server.terminate().success());
+
+    let (restored, said) = plumb_in(&back, &["restore", copy.to_str().unwrap()]);
+    assert!(restored, "{said}");
+    let (checked, said) = plumb_in(&back, &["check"]);
+    assert!(checked && said.contains("ok; 50 of 50 chunks"), "{said}");
+
+    let generation = std::fs::read_dir(data.join("index")).unwrap().next().unwrap().unwrap().path();
+    let files = std::fs::read_dir(generation.join("lexical")).unwrap().map(|entry| entry.unwrap().path());
+    let store = files.into_iter().find(|path| path.extension().is_some_and(|extension| extension == "store")).unwrap();
+    let mut bytes = std::fs::read(&store).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&store, bytes).unwrap();
+    let (checked, said) = plumb_in(&data, &["check"]);
+    assert!(checked && said.contains("was damaged, built again; 50 of 50 chunks"), "{said}");
+    let (checked, said) = plumb_in(&data, &["check"]);
+    assert!(checked && said.contains(": ok; 50 of 50 chunks"), "{said}");
 }

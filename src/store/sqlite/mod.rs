@@ -1,7 +1,9 @@
 //! The truth in SQLite: one file, one writer, readers beside it.
 
+mod backup;
 mod budgets;
 mod catalog;
+mod check;
 mod chunks;
 mod codec;
 mod console;
@@ -28,5 +30,7 @@ mod store;
 mod tests;
 mod writer;
 
+pub use backup::{BackupError, BackupReport, back_up, restore};
+pub use check::{TruthReport, check_truth};
 pub use console::{Cell, Console, ConsoleError, Cut, QueryLimits, Table};
 pub use store::SqliteStore;

@@ -119,6 +119,32 @@ async fn refuse_foreign(writer: &mut SqliteConnection) -> Result<(), StoreError>
     Ok(())
 }
 
+/// The format of a database; refuses what is no plumb database, or a newer one.
+pub(super) async fn known_format(reader: &mut SqliteConnection) -> Result<i64, StoreError> {
+    refuse_foreign(reader).await?;
+    let application = pragma(reader, "PRAGMA application_id").await?;
+    if application != APPLICATION_ID {
+        return Err(StoreError::Corrupt { detail: "the file is not a plumb database".to_owned() });
+    }
+    pragma(reader, "PRAGMA user_version").await
+}
+
+/// As [`known_format`], and refuses an older one.
+pub(super) async fn must_be_current(reader: &mut SqliteConnection) -> Result<(), StoreError> {
+    let found = known_format(reader).await?;
+    if found == FORMAT {
+        return Ok(());
+    }
+    let detail = format!("the database has format {found}, this reads {FORMAT}; `plumb serve` brings it up to date");
+    Err(StoreError::Corrupt { detail })
+}
+
+/// Every page and index entry.
+pub(super) async fn check_pages(reader: &mut SqliteConnection) -> Result<(), StoreError> {
+    let verdict: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut *reader).await?;
+    if verdict == "ok" { Ok(()) } else { Err(StoreError::Corrupt { detail: format!("{verdict}; {RESTORE_HINT}") }) }
+}
+
 async fn set_durability(writer: &mut SqliteConnection) -> Result<(), StoreError> {
     sqlx::query("PRAGMA journal_mode = WAL").fetch_one(&mut *writer).await?;
     sqlx::query("PRAGMA synchronous = FULL").execute(&mut *writer).await?;

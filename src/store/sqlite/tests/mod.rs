@@ -1,5 +1,6 @@
 //! SQLite keeps the contract, and what only SQLite promises.
 
+mod backup;
 mod child;
 mod conformance;
 mod console;
