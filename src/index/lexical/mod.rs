@@ -9,6 +9,7 @@ mod identifier;
 mod index;
 mod language;
 mod narrow;
+mod orphans;
 mod payload;
 mod plan;
 mod scan;

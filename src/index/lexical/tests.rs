@@ -75,6 +75,29 @@ fn numbers(index: &TantivyIndex, text: &str, of: usize) -> Vec<usize> {
 mod lifecycle {
     use super::*;
 
+    // A process was killed between writing a deletion list and naming it in a commit. The replay came to the same name,
+    // the engine found it taken, and the index stayed behind until it was rebuilt.
+    #[test]
+    fn a_deletion_list_that_a_killed_process_left_does_not_stop_the_replay() {
+        let (directory, index) = index_of(&["a white whale", "a ship", "an island"]);
+        drop(index);
+        let names = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let segment = names.filter_map(|name| name.into_string().ok()).find(|name| name.ends_with(".store")).unwrap();
+        let segment = segment.trim_end_matches(".store");
+        for operation in 0..100 {
+            std::fs::write(directory.path().join(format!("{segment}.{operation}.del")), "cut").unwrap();
+        }
+
+        let index = open(directory.path());
+        index.apply(vec![put(document("1", &["a boat"])), remove("2")]).unwrap();
+        index.commit(Sequence(2)).unwrap();
+
+        assert_eq!(numbers(&index, "whale boat ship island", 3), [1, 0]);
+        assert_eq!((index.live_chunks(), index.watermark()), (2, Sequence(2)));
+        drop(index);
+        assert_eq!(open(directory.path()).live_chunks(), 2);
+    }
+
     #[test]
     fn what_is_applied_is_found_after_the_commit_and_not_before() {
         let directory = tempfile::tempdir().unwrap();

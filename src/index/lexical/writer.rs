@@ -17,6 +17,7 @@ use crate::domain::{AnalyzerSpec, DocumentId, Sequence};
 use crate::index::{IndexError, LexicalChange, LexicalDocument};
 
 use super::analyzer::{Analyzer, StemCache};
+use super::orphans::remove_orphaned_deletions;
 use super::payload::Payload;
 use super::schema::{Composer, Fields};
 use super::settings::LexicalSettings;
@@ -186,6 +187,7 @@ impl Writer {
 
     fn engine(&mut self) -> Result<&mut IndexWriter, IndexError> {
         if self.engine.is_none() {
+            remove_orphaned_deletions(&self.index, &self.directory)?;
             let options = IndexWriterOptions::builder()
                 .num_worker_threads(1)
                 .num_merge_threads(1)
