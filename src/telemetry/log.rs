@@ -195,6 +195,22 @@ impl Visit for Fields {
         self.0.insert(field.name(), value.into());
     }
 
+    /// With its sources: the reason is seldom in the first sentence.
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        let mut chain = value.to_string();
+        let mut source = value.source();
+        while let Some(cause) = source {
+            let said = cause.to_string();
+            // Some errors show their source as their own.
+            if !chain.ends_with(&said) {
+                chain.push_str(": ");
+                chain.push_str(&said);
+            }
+            source = cause.source();
+        }
+        self.0.insert(field.name(), chain.into());
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.0.insert(field.name(), format!("{value:?}").into());
     }
@@ -248,6 +264,17 @@ mod tests {
         assert_eq!(lines[1]["message"], "inside");
         assert_eq!(lines[1]["count"], 3);
         assert_eq!(lines[1]["level"], "warn");
+    }
+
+    #[test]
+    fn an_error_is_told_with_its_sources() {
+        let source = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
+        let error = crate::store::StoreError::Io { path: "plumb.db".to_owned(), source };
+
+        let text = logged(true, || tracing::error!(error = &error as &dyn std::error::Error, "stopped"));
+
+        let line: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["error"], "cannot use plumb.db: no such file");
     }
 
     #[test]
