@@ -198,6 +198,7 @@ fn context() -> CallContext {
         task: "bench",
         session_id: None,
         deadline: Instant::now() + Duration::from_secs(30),
+        journal: None,
     }
 }
 

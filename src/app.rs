@@ -1,8 +1,10 @@
 //! Builds every part from [`Config`]: the only file that names concrete backends.
 
+mod backfill;
 mod check;
 mod gateway;
 mod status;
+mod tasks;
 mod traces;
 
 use std::path::{Path, PathBuf};
@@ -14,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::answer::{AnswerError, Answerer, AnswererParts};
 use crate::cache::Cache;
 use crate::config::{Config, ConfigError, IndexSettings};
-use crate::domain::{EmbedderSpec, Profile, TenantScope};
+use crate::domain::{EmbedderSpec, Profile};
 use crate::gateway::{GatewayError, GatewaySettings, PromptBook, PromptBookError};
 use crate::http::{
     AnswerRoom, AuthError, ControlRoom, HttpServer, IngestRoom, LocalDoor, SearchRoom, ServeError, Services,
@@ -26,18 +28,18 @@ use crate::inference::{
 use crate::ingest::{Indexer, IndexerParts, IngestError, IngestParts, Ingestor};
 use crate::parse::{Parser, WorkerCommand};
 use crate::search::{SearchDefaults, SearchParts, Searcher};
-use crate::store::{CorpusStore, DataDirectory, Ledger, OperationLog, SqliteStore, StoreError};
+use crate::store::{CorpusStore, DataDirectory, Ledger, OperationLog, SqliteStore, StoreError, TaskQueue};
 use crate::telemetry::{Metrics, TelemetryError};
 use crate::text::chunker_spec;
 
 pub use check::{IndexCheck, check_indexes};
 
+use backfill::backfill;
 use gateway::RunningGateway;
 use status::Status;
+use tasks::{TaskFloor, WorkRooms};
 use traces::TraceKeeper;
 
-/// Time between two looks for chunks without vectors. 5 min: a look costs a query for each collection.
-const BACKFILL_EVERY: Duration = Duration::from_secs(300);
 /// Time between two foldings of recorded samples. 5 s: at a thousand searches a second some 60,000 samples wait.
 const FOLD_EVERY: Duration = Duration::from_secs(5);
 /// Longest wait for indexes to reach the end of the log when a caller asks for that.
@@ -102,6 +104,7 @@ pub struct App {
     pub indexes: Arc<Generations>,
     models: LoadedModels,
     running: RunningGateway,
+    floor: TaskFloor,
     traces: TraceKeeper,
     cache: Option<Arc<Cache>>,
     directory: DataDirectory,
@@ -137,19 +140,15 @@ impl App {
             settings: index.follow,
         });
         let ingestor = Arc::new(Ingestor::new(ingest_parts(&config, &store, &models, &compute, &progress)?));
-        let searcher = Arc::new(Searcher::new(SearchParts {
-            store: store.clone() as Arc<dyn CorpusStore>,
-            indexes: indexes.clone(),
-            progress,
-            compute: compute.clone(),
-            embedder: models.embedder(),
-            reranker: models.reranker.clone(),
-            query_cache: query_cache(&models, &config),
-            settings: config.search.clone(),
-        }));
+        let searcher = Arc::new(Searcher::new(search_parts(&config, &store, &models, (&indexes, &compute, &progress))));
         let defaults = SearchDefaults::new(config.search.clone());
         let ledger = store.clone() as Arc<dyn Ledger>;
-        let running = RunningGateway::start(&config, directory.path(), ledger.clone(), cache.clone()).await?;
+        // Nobody else has the directory, so nobody works on what the last process held. Before the budgets are loaded,
+        // since calls that were cut off are charged here.
+        let clock = gateway::steady_clock();
+        store.take_back_all(clock()).await.map_err(AppError::Store)?;
+        let running =
+            RunningGateway::start(&config, directory.path(), ledger.clone(), cache.clone(), clock.clone()).await?;
         let traces = TraceKeeper::start(ledger, running.queue.clone(), &config.trace)?;
         let answerer = Arc::new(Answerer::new(AnswererParts {
             searcher: searcher.clone(),
@@ -159,6 +158,15 @@ impl App {
             settings: config.answer.clone(),
             prompts: running.prompts.clone(),
         }));
+        let rooms = WorkRooms {
+            store: store.clone(),
+            searcher: searcher.clone(),
+            defaults: defaults.clone(),
+            answerer: answerer.clone(),
+            gateway: running.gateway.clone(),
+            ingestor: ingestor.clone(),
+        };
+        let floor = TaskFloor::new(rooms, &config, clock)?;
         let metrics = Metrics::start()?;
         let tasks =
             vec![tokio::spawn(backfill(store.clone(), ingestor.clone())), tokio::spawn(fold_metrics(metrics.clone()))];
@@ -172,6 +180,7 @@ impl App {
             indexes,
             models,
             running,
+            floor,
             traces,
             cache,
             directory,
@@ -271,6 +280,7 @@ impl App {
                 ledger: self.running.queue.clone(),
             }),
             control: Arc::new(ControlRoom { gateway: self.running.gateway.clone() }),
+            tasks: Arc::clone(&self.floor.desk),
         }
     }
 
@@ -290,8 +300,14 @@ impl App {
         async move { store.poisoned().await }
     }
 
+    /// Begins to work on tasks that are in line; until then they are only taken.
+    pub fn work_on_tasks(&self) {
+        self.floor.open();
+    }
+
     /// Finishes what is under way and closes everything.
     pub async fn shutdown(self) -> Result<(), AppError> {
+        self.floor.close().await;
         for task in &self.tasks {
             task.abort();
         }
@@ -409,6 +425,24 @@ async fn load_models(config: &Config, cache: Option<Arc<Cache>>) -> Result<Loade
     Ok(loaded.await?)
 }
 
+fn search_parts(
+    config: &Config,
+    store: &Arc<SqliteStore>,
+    models: &LoadedModels,
+    (indexes, compute, progress): (&Arc<Generations>, &Arc<ComputePool>, &Arc<IndexProgress>),
+) -> SearchParts {
+    SearchParts {
+        store: store.clone() as Arc<dyn CorpusStore>,
+        indexes: indexes.clone(),
+        progress: progress.clone(),
+        compute: compute.clone(),
+        embedder: models.embedder(),
+        reranker: models.reranker.clone(),
+        query_cache: query_cache(models, config),
+        settings: config.search.clone(),
+    }
+}
+
 fn ingest_parts(
     config: &Config,
     store: &Arc<SqliteStore>,
@@ -438,28 +472,4 @@ fn ingest_parts(
         profile,
         settings: config.ingest.clone(),
     })
-}
-
-/// Embeds what was stored without vectors, now and from time to time: the embedder may be busy today and free tomorrow.
-async fn backfill(store: Arc<SqliteStore>, ingestor: Arc<Ingestor>) {
-    loop {
-        backfill_once(&store, &ingestor).await;
-        tokio::time::sleep(BACKFILL_EVERY).await;
-    }
-}
-
-/// One collection after the other.
-async fn backfill_once(store: &SqliteStore, ingestor: &Ingestor) {
-    let owned = match store.generations().await {
-        Ok(owned) => owned,
-        Err(error) => return tracing::warn!(%error, "cannot look for missing embeddings"),
-    };
-    for generation in owned {
-        let scope = TenantScope::everything(generation.tenant);
-        match ingestor.backfill(&scope, &generation.collection).await {
-            Ok(0) => {}
-            Ok(chunks) => tracing::info!(chunks, collection = %generation.collection, "missing embeddings filled in"),
-            Err(error) => tracing::warn!(%error, collection = %generation.collection, "embeddings are still missing"),
-        }
-    }
 }

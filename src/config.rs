@@ -17,9 +17,11 @@ use crate::http::{AuthSettings, HttpSettings};
 use crate::index::{LexicalSettings, VectorSettings};
 use crate::inference::{InferenceSettings, ModelsSettings, default_models_dir};
 use crate::ingest::{IndexerSettings, IngestSettings};
+use crate::jobs::JobSettings;
 use crate::parse::ParseSettings;
 use crate::search::SearchSettings;
 use crate::store::StoreSettings;
+use crate::tasks::TaskSettings;
 use crate::telemetry::{TelemetrySettings, TraceSettings};
 use crate::text::ChunkingSettings;
 
@@ -56,6 +58,8 @@ pub struct Config {
     pub search: SearchSettings,
     pub gateway: GatewaySettings,
     pub answer: AnswerSettings,
+    pub tasks: TaskSettings,
+    pub jobs: JobSettings,
     pub client: ClientSettings,
     /// The file that these were read from.
     #[serde(skip)]
@@ -246,6 +250,9 @@ impl Config {
             problems.push(format!("chunking: {error}"));
         }
         problems.extend(self.answer.problems().into_iter().map(|problem| format!("answer: {problem}")));
+        problems.extend(self.tasks.problems().into_iter().map(|problem| format!("tasks: {problem}")));
+        let of_jobs = self.jobs.problems(self.tasks.max_items);
+        problems.extend(of_jobs.into_iter().map(|problem| format!("jobs: {problem}")));
         if self.compute.queue == 0 {
             problems.push("compute.queue must be above 0".to_owned());
         }

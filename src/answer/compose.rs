@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::domain::{Answer, CacheUse, ModelProblem, SearchResult, TenantScope};
+use crate::domain::{Answer, CacheUse, ModelProblem, SearchResult, TenantScope, hash_parts};
 use crate::gateway::{CallContext, ChatCall, ChatMessage, Gateway, GatewayError, Role};
 use crate::inference::Embedder;
 
@@ -64,7 +64,7 @@ impl Composer {
 
     /// Quoted sentences instead of the answer of a model that could not be called.
     pub async fn quote_after(&self, ask: &Ask, mut draft: Draft, error: &GatewayError) -> Answer {
-        draft.model_problem = Some(ModelProblem { kind: error.kind(), reason: error.outcome(), detail: told(error) });
+        draft.model_problem = Some(ModelProblem { kind: error.kind(), reason: error.outcome(), detail: error.told() });
         self.quote(ask, draft, error.outcome()).await
     }
 
@@ -85,7 +85,7 @@ impl Composer {
 
     /// What the model is asked: the prompt, the conversation so far, then passages and question.
     pub fn chat_call(&self, ask: &Ask, draft: &Draft) -> ChatCall {
-        let mark = format!("#{:016x}", rand::random::<u64>());
+        let mark = mark(ask, &draft.evidence);
         let passages = draft.evidence.for_prompt(&mark);
         let prompt = ask.prompt.fill(|name| match name {
             "mark" => &mark,
@@ -106,6 +106,19 @@ impl Composer {
             ..ChatCall::default()
         }
     }
+}
+
+/// What stands around the passages; nobody who wrote one of them can know it. A step that is done again says the same
+/// again, so that a server can tell that it is the same call.
+fn mark(ask: &Ask, evidence: &Evidence) -> String {
+    let number = match &ask.journal {
+        None => rand::random(),
+        Some(_) => {
+            let hash = hash_parts(&[b"mark", &ask.trace_id.0, &identity(ask, evidence)]);
+            hash.iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte))
+        }
+    };
+    format!("#{number:016x}")
 }
 
 /// What makes two questions the same: their words, what was said before, and the passages with their generation. The
@@ -130,19 +143,6 @@ fn identity(ask: &Ask, evidence: &Evidence) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// What a client may know of why no model answered: our own limits in full, of servers the kind of failure.
-fn told(error: &GatewayError) -> String {
-    match error.root() {
-        own @ (GatewayError::NotConfigured
-        | GatewayError::Killed { .. }
-        | GatewayError::BudgetExceeded { .. }
-        | GatewayError::Overloaded { .. }
-        | GatewayError::TokenRate { .. }
-        | GatewayError::BreakerOpen { .. }) => own.to_string(),
-        other => format!("the model could not be asked ({})", other.outcome()),
-    }
-}
-
 pub const TASK: &str = "answer";
 
 pub fn call_context(scope: &TenantScope, ask: &Ask) -> CallContext {
@@ -152,6 +152,7 @@ pub fn call_context(scope: &TenantScope, ask: &Ask) -> CallContext {
         task: TASK,
         session_id: ask.session_id.clone(),
         deadline: ask.deadline,
+        journal: ask.journal.clone(),
     }
 }
 

@@ -21,7 +21,9 @@ mod visible;
 
 pub use answerer::{Answerer, AnswererParts};
 pub use error::AnswerError;
+pub use evidence::estimated_tokens;
 pub use prompt::{ANSWER_PROMPT, PROMPTS};
 pub use request::AnswerRequest;
 pub use settings::{AnswerSettings, ExtractSettings, SupportSettings};
 pub use stream::AnswerEvent;
+pub use visible::visible;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::domain::{Query, TraceId};
-use crate::gateway::{ChatMessage, Gateway, PromptBook, PromptTemplate, Role};
+use crate::gateway::{ChatMessage, Gateway, PromptBook, PromptTemplate, Role, StepJournal};
 use crate::search::{FieldError, InvalidQuery, QueryOverrides, SearchDefaults};
 use crate::text::content_words;
 
@@ -36,6 +36,8 @@ pub struct AnswerRequest {
     pub max_tokens: Option<u32>,
     pub session_id: Option<String>,
     pub trace_id: TraceId,
+    /// Of the step that asks, if one does.
+    pub journal: Option<StepJournal>,
 }
 
 impl AnswerRequest {
@@ -50,6 +52,7 @@ impl AnswerRequest {
             max_tokens: None,
             session_id: None,
             trace_id,
+            journal: None,
         }
     }
 }
@@ -66,6 +69,7 @@ pub struct Ask {
     pub session_id: Option<String>,
     pub trace_id: TraceId,
     pub deadline: Instant,
+    pub journal: Option<StepJournal>,
 }
 
 /// What requests are checked against.
@@ -110,6 +114,7 @@ impl RequestRules<'_> {
                     session_id: request.session_id,
                     trace_id: request.trace_id,
                     deadline: taken_at + Duration::from_millis(self.settings.timeout_ms),
+                    journal: request.journal,
                 };
                 Ok((ask, query))
             }

@@ -10,7 +10,8 @@ use crate::domain::{
 };
 use crate::gateway::mock_server::{Act, MockServer, Then};
 use crate::gateway::{
-    ChatMessage, Gateway, OpenAiCompatible, PromptBook, Provider, Reply, Role, Scripted, install_tls, test_gateway,
+    ChatMessage, Gateway, OpenAiCompatible, PromptBook, Provider, Reply, Role, Scripted, StepJournal, install_tls,
+    test_gateway,
 };
 
 use super::compose::Composer;
@@ -49,6 +50,7 @@ fn ask(question: &str) -> Ask {
         session_id: None,
         trace_id: TraceId([1; 16]),
         deadline: Instant::now() + Duration::from_secs(30),
+        journal: None,
     }
 }
 
@@ -275,4 +277,20 @@ async fn a_caller_who_leaves_stops_the_model() {
     }
 
     server.until_closed(1).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_belongs_to_a_step_notes_its_call_there() {
+    let journal = Arc::new(test_gateway::MemoryJournal::default());
+    let (provider, composer) = scripted(vec![Reply::Text("It keeps 64 entries [1].".to_owned())]);
+    let asked = Ask { journal: Some(StepJournal::new(journal.clone())), ..ask(QUESTION) };
+
+    let answer = composer.compose(&scope(), &asked, found(hits())).await;
+    let first = provider.last_request().unwrap().messages;
+    composer.compose(&scope(), &asked, found(hits())).await;
+
+    assert_eq!(answer.status, AnswerStatus::Answered);
+    let rows = journal.rows();
+    assert_eq!((rows.len(), rows[0].task.as_str(), rows[0].trace_id), (2, "answer", TraceId([1; 16])));
+    assert_eq!(provider.last_request().unwrap().messages, first, "a step that is done again asks the same");
 }

@@ -38,6 +38,7 @@ impl RunningGateway {
         data_dir: &Path,
         ledger: Arc<dyn Ledger>,
         cache: Option<Arc<Cache>>,
+        clock: Clock,
     ) -> Result<Self, AppError> {
         let settings = config.gateway.clone();
         let (queue, queue_task) = LedgerQueue::start(ledger.clone());
@@ -50,7 +51,7 @@ impl RunningGateway {
                 alerts
             }
         };
-        let (clock, configured) = (steady_clock(), settings.configured_budgets()?);
+        let configured = settings.configured_budgets()?;
         let budgets = Budgets::load(configured, ledger, queue.clone(), alerts, Arc::clone(&clock));
         let on = if settings.kill_switch { OnBySettings::Yes } else { OnBySettings::No };
         let kill = Arc::new(KillSwitch::new(Some(data_dir), on));
@@ -103,7 +104,7 @@ fn build(
 
 /// The time of the start, counted on by a clock that nobody sets: a budget must not begin anew because somebody
 /// corrects the date.
-fn steady_clock() -> Clock {
+pub(super) fn steady_clock() -> Clock {
     let (start, started) = (jiff::Timestamp::now().as_microsecond(), Instant::now());
     Arc::new(move || Timestamp(start.saturating_add_unsigned(started.elapsed().as_micros() as u64)))
 }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::tasks::TasksArguments;
+
 /// plumb: documents go in, ranked passages and cited answers come out.
 #[derive(Debug, Parser)]
 #[command(name = "plumb", version, about, max_term_width = 110)]
@@ -45,6 +47,8 @@ pub enum Command {
     Search(SearchArguments),
     /// Answer a question from the documents, with citations.
     Answer(AnswerArguments),
+    /// Ask for durable work, watch it, stop it, do it again.
+    Tasks(TasksArguments),
     /// Ask the database in SQL: calls, costs, budgets, traces, documents. Only reads; works beside a server.
     Sql(SqlArguments),
     /// Copy the database while a server may be writing to it; the copy is verified before it gets its name.

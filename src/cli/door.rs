@@ -5,6 +5,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use serde_json::Value;
 
 use crate::app::{App, AppError};
@@ -12,6 +15,7 @@ use crate::config::Config;
 use crate::http::LocalDoor;
 
 use super::args::Global;
+use super::events::{Event, events};
 
 /// Longest wait for the indexes of a directory that was just opened; then searches say that they are behind.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(60);
@@ -67,9 +71,46 @@ impl Door {
             Self::Local { door, .. } => door.post(path, body).await,
             Self::Remote(remote) => remote.post(path, body).await?,
         };
-        let value: Value = serde_json::from_slice(&bytes)
-            .with_context(|| format!("the server answered {status} with something that is not JSON"))?;
-        Ok((status, value))
+        Ok((status, json(status, &bytes)?))
+    }
+
+    /// Asks and returns the JSON of the answer; a problem document becomes an error with its own words.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let (status, bytes) = match self {
+            Self::Local { door, .. } => door.get(path).await,
+            Self::Remote(remote) => remote.get(path).await?,
+        };
+        let value = json(status, &bytes)?;
+        if status >= 400 {
+            bail!("{}", problem(&value, status));
+        }
+        Ok(value)
+    }
+
+    /// Asks for a stream of events and returns them as they come; a problem document becomes an error.
+    pub async fn follow(&self, path: &str) -> anyhow::Result<BoxStream<'static, anyhow::Result<Event>>> {
+        let (status, mut frames) = match self {
+            Self::Local { door, .. } => {
+                let (status, frames) = door.stream(path).await;
+                (status, frames.map(anyhow::Ok).boxed())
+            }
+            Self::Remote(remote) => remote.stream(path).await?,
+        };
+        if status < 400 {
+            return Ok(events(frames));
+        }
+        let mut bytes = Vec::new();
+        while let Some(frame) = frames.try_next().await? {
+            bytes.extend_from_slice(&frame);
+        }
+        bail!("{}", problem(&json(status, &bytes)?, status));
+    }
+
+    /// Has the tasks that are in line done, if this process opened the data directory; a server does them anyway.
+    pub fn work_on_tasks(&self) {
+        if let Self::Local { app, .. } = self {
+            app.work_on_tasks();
+        }
     }
 
     /// Waits for what is under way and closes the data directory, if this process opened it.
@@ -93,15 +134,39 @@ impl Remote {
     }
 
     async fn post(&self, path: &str, body: Vec<u8>) -> anyhow::Result<(u16, Vec<u8>)> {
-        let mut request = self.client.post(format!("{}{path}", self.base_url)).body(body);
-        request = request.header("content-type", "application/json");
+        let request = self.client.post(self.url(path)).body(body).header("content-type", "application/json");
+        whole(self.send(request).await?).await
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {
+        whole(self.send(self.client.get(self.url(path))).await?).await
+    }
+
+    async fn stream(&self, path: &str) -> anyhow::Result<(u16, BoxStream<'static, anyhow::Result<Bytes>>)> {
+        let response = self.send(self.client.get(self.url(path))).await?;
+        Ok((response.status().as_u16(), response.bytes_stream().map_err(Into::into).boxed()))
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base_url)
+    }
+
+    async fn send(&self, mut request: reqwest::RequestBuilder) -> anyhow::Result<reqwest::Response> {
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
         }
-        let response = request.send().await.with_context(|| format!("cannot reach {}", self.base_url))?;
-        let status = response.status().as_u16();
-        Ok((status, response.bytes().await?.to_vec()))
+        request.send().await.with_context(|| format!("cannot reach {}", self.base_url))
     }
+}
+
+async fn whole(response: reqwest::Response) -> anyhow::Result<(u16, Vec<u8>)> {
+    let status = response.status().as_u16();
+    Ok((status, response.bytes().await?.to_vec()))
+}
+
+fn json(status: u16, bytes: &[u8]) -> anyhow::Result<Value> {
+    serde_json::from_slice(bytes)
+        .with_context(|| format!("the server answered {status} with something that is not JSON"))
 }
 
 /// A problem document in words.

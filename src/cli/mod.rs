@@ -1,8 +1,10 @@
-//! The command line: quickstart, serve, ingest, search, answer, sql, backup, restore, check, models, prompts, config.
+//! The command line: quickstart, serve, ingest, search, answer, tasks, sql, backup, restore, check, models, prompts,
+//! config.
 
 mod args;
 mod backup;
 mod door;
+mod events;
 mod ingest;
 mod keys;
 pub mod models;
@@ -13,6 +15,8 @@ mod render;
 mod run;
 mod serve;
 mod sql;
+mod table;
+mod tasks;
 
 pub use ingest::media_type_of;
 pub use run::main;

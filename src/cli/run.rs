@@ -17,7 +17,7 @@ use super::args::{
 };
 use super::door::Door;
 use super::output::say;
-use super::{backup, ingest, keys, models, prompts, quickstart, render, serve, sql};
+use super::{backup, ingest, keys, models, prompts, quickstart, render, serve, sql, tasks};
 
 /// Reads the command line and runs its command; errors go to standard error, causes included.
 pub fn main() -> ExitCode {
@@ -59,6 +59,7 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Ingest(arguments) => return run_ingest(&global, config, arguments).await,
         Command::Search(arguments) => run_search(&global, config, arguments).await?,
         Command::Answer(arguments) => run_answer(&global, config, arguments).await?,
+        Command::Tasks(arguments) => return tasks::run(&global, config, arguments).await,
         Command::Sql(arguments) => sql::run(&config.server.data_dir, &arguments).await?,
         Command::Backup(arguments) => backup::backup(&config.server.data_dir, &arguments.to).await?,
         Command::Restore(arguments) => backup::restore(&config.server.data_dir, &arguments.from).await?,
@@ -120,14 +121,20 @@ async fn run_answer(global: &Global, config: Config, arguments: AnswerArguments)
 }
 
 async fn ask(global: &Global, config: Config, path: &str, body: &Value) -> anyhow::Result<Value> {
-    let data_dir = &config.server.data_dir;
-    if global.server.is_none() && !data_dir.exists() {
-        bail!("there is no data directory {}; ingest something first, or name another one", data_dir.display());
-    }
+    must_exist(global, &config)?;
     let door = Door::open(global, config).await?;
     let response = door.post(path, body).await;
     door.close().await?;
     response
+}
+
+/// For commands that only read: they must not make a data directory.
+pub(super) fn must_exist(global: &Global, config: &Config) -> anyhow::Result<()> {
+    let data_dir = &config.server.data_dir;
+    if global.server.is_none() && !data_dir.exists() {
+        bail!("there is no data directory {}; ingest something first, or name another one", data_dir.display());
+    }
+    Ok(())
 }
 
 async fn run_models(config: Config, command: ModelsCommand) -> anyhow::Result<ExitCode> {

@@ -22,6 +22,7 @@ pub async fn serve(app: App, config: &Config) -> anyhow::Result<()> {
     app.announce_address(&address.to_string())?;
     say(&format!("plumb serves http://{address} (docs at http://{address}/docs); stop with Ctrl-C\n"))?;
 
+    app.work_on_tasks();
     let stop = CancellationToken::new();
     let watching = tokio::spawn(stop_on_signal(stop.clone()));
     let poisoned = app.poisoned();

@@ -13,13 +13,12 @@ use crate::store::{Cell, Console, Cut, DataDirectory, QueryLimits, Table};
 
 use super::args::{SqlArguments, TableFormat};
 use super::output::{remark, say};
+use super::table::{printable, push_line};
 
 /// Longest time for one statement.
 const TIME_LIMIT: Duration = Duration::from_secs(30);
 /// Most text that is read, so that a careless `SELECT *` does not fill the memory.
 const BYTES_LIMIT: usize = 64 << 20;
-/// Longest cell of a table for people, in characters; JSON and CSV show all.
-const CELL_MAX_CHARS: usize = 100;
 
 /// Asks and prints. Fails if there is no data directory, or if the statement is refused.
 pub async fn run(data_dir: &Path, arguments: &SqlArguments) -> anyhow::Result<()> {
@@ -72,12 +71,6 @@ fn text(table: &Table) -> String {
     text
 }
 
-fn push_line(text: &mut String, cells: impl Iterator<Item = String>) {
-    let line = cells.collect::<Vec<_>>().join("  ");
-    text.push_str(line.trim_end());
-    text.push('\n');
-}
-
 fn for_people(cell: &Cell) -> String {
     match cell {
         Cell::Null => "NULL".to_owned(),
@@ -86,19 +79,6 @@ fn for_people(cell: &Cell) -> String {
         Cell::Text(text) => printable(text),
         Cell::Blob(bytes) => printable(&hex(bytes)),
     }
-}
-
-// What callers stored may hold escape sequences of a terminal.
-fn printable(text: &str) -> String {
-    let mut shown = String::new();
-    for (place, letter) in text.chars().enumerate() {
-        if place == CELL_MAX_CHARS {
-            shown.push('…');
-            break;
-        }
-        if letter.is_control() { shown.extend(letter.escape_default()) } else { shown.push(letter) }
-    }
-    shown
 }
 
 /// An array with an object for each row, its keys in the order of the columns.
@@ -174,6 +154,7 @@ fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::table::CELL_MAX_CHARS;
 
     fn table() -> Table {
         let text = |text: &str| Cell::Text(text.to_owned());

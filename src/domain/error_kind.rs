@@ -28,6 +28,12 @@ pub enum ErrorKind {
     Internal,
 }
 
+super::ledger::words!(ErrorKind: InvalidInput = "invalid_input", Unprocessable = "unprocessable",
+    Unauthenticated = "unauthenticated", Forbidden = "forbidden", NotFound = "not_found", Conflict = "conflict",
+    TooLarge = "too_large", UnsupportedMediaType = "unsupported_media_type", RateLimited = "rate_limited",
+    Unavailable = "unavailable", DeadlineExceeded = "deadline_exceeded", StorageFull = "storage_full",
+    Corrupt = "corrupt", Upstream = "upstream", Internal = "internal");
+
 impl ErrorKind {
     /// True if the same call may succeed later without a change.
     pub fn is_retryable(self) -> bool {

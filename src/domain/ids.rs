@@ -93,6 +93,15 @@ name!(
     Principal, "principal", no_control_characters
 );
 
+name!(
+    /// A kind of durable work (`map`, `ingest`).
+    TaskKind, "task kind", plain_characters
+);
+name!(
+    /// A step of a task; unique inside it.
+    StepName, "step", plain_characters
+);
+
 fn check_length(kind: &'static str, text: &str) -> Result<(), InvalidId> {
     if text.is_empty() {
         return Err(InvalidId::Empty { kind });
@@ -187,6 +196,15 @@ hash_id!(
 hash_id!(
     /// One call of the gateway to a language model; its attempts share it.
     CallId, 16, "cal_"
+);
+
+hash_id!(
+    /// A piece of durable work. See [`TaskId::derive`].
+    TaskId, 16, "tsk_"
+);
+hash_id!(
+    /// One runner of tasks: a process, or one of several in it.
+    RunnerId, 16, "run_"
 );
 
 impl ContentHash {

@@ -14,6 +14,7 @@ mod money;
 mod profile;
 mod query;
 mod scope;
+mod task;
 mod trace;
 
 pub use answer::{Answer, AnswerStatus, Attempt, Citation, Claim, ModelProblem, PromptVersion, Usage, Verdict};
@@ -29,11 +30,16 @@ pub use filter::{FILTER_MAX_DEPTH, FILTER_MAX_TERMS, Fields, Filter, InvalidFilt
 pub use hit::{Degraded, Hit, Neighbour, ScoreBreakdown, ScoredChunk, SearchResult, StageScore, StageTimings};
 pub use ids::{
     CallId, ChunkId, ChunkOwner, CollectionName, ContentHash, DocumentId, Fingerprint, GenerationId, InvalidId,
-    NAME_MAX_BYTES, Principal, Sequence, SpanId, TenantId, Timestamp, TraceId, hash_parts,
+    NAME_MAX_BYTES, Principal, RunnerId, Sequence, SpanId, StepName, TaskId, TaskKind, TenantId, Timestamp, TraceId,
+    hash_parts,
 };
 pub use ledger::{CacheUse, LlmCall, UsageSource};
 pub use money::Nanousd;
 pub use profile::{AnalyzerSpec, ChunkerSpec, EmbedderSpec, Profile};
 pub use query::{Context, Fusion, FusionMethod, GroupBy, Mode, Query, Rerank};
 pub use scope::{Permission, TenantScope, Visibility};
-pub use trace::{SearchRecord, SpanRecord, TraceRecord, TraceStory};
+pub use task::{
+    FailureDay, JsonText, StepRecord, StepSummary, Task, TaskFailure, TaskIdentity, TaskKey, TaskProblem, TaskStatus,
+    Wish, visibility_text,
+};
+pub use trace::{SearchRecord, SpanRecord, TraceRecord, TraceStep, TraceStory};

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{CollectionName, GenerationId, LlmCall, Mode, SpanId, StageTimings, TenantId, Timestamp, TraceId};
+use super::{
+    CollectionName, GenerationId, LlmCall, Mode, SpanId, StageTimings, StepName, TaskFailure, TaskId, TaskKind,
+    TenantId, Timestamp, TraceId,
+};
 
 /// A finished piece of work inside a trace.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,4 +65,20 @@ pub struct TraceStory {
     pub requests: Vec<TraceRecord>,
     pub searches: Vec<SearchRecord>,
     pub calls: Vec<LlmCall>,
+    pub steps: Vec<TraceStep>,
+    pub failures: Vec<TaskFailure>,
+}
+
+/// A finished item of a task's step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TraceStep {
+    pub task_id: TaskId,
+    pub run: u32,
+    pub kind: TaskKind,
+    pub step: StepName,
+    pub item: u32,
+    pub of: u32,
+    pub attempt: u32,
+    pub started_at: Timestamp,
+    pub finished_at: Timestamp,
 }

@@ -37,7 +37,7 @@ impl Provider for Anthropic {
 
     async fn chat(&self, request: &ChatRequest, deadline: Instant) -> Result<ChatResponse, GatewayError> {
         let body = RequestBody::new(request, Delivery::Whole);
-        let mut reply = self.server.send(&body, &["application/json"], deadline).await?;
+        let mut reply = self.server.send(&body, &["application/json"], deadline, request.call_id).await?;
         let body: ResponseBody = reply.json().await?;
         if let Some(error) = &body.error {
             return Err(reply.said(error));
@@ -47,7 +47,7 @@ impl Provider for Anthropic {
 
     async fn chat_stream(&self, request: &ChatRequest, deadline: Instant) -> Result<ChatStream, GatewayError> {
         let body = RequestBody::new(request, Delivery::Streamed);
-        let reply = self.server.send(&body, &["text/event-stream"], deadline).await?;
+        let reply = self.server.send(&body, &["text/event-stream"], deadline, request.call_id).await?;
         Ok(events(reply, Frames::Events(SseDecoder::default()), AnthropicAssembler::new(request)))
     }
 }

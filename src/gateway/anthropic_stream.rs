@@ -200,6 +200,7 @@ mod tests {
 
     fn request(schema: Option<ReplySchema>) -> ChatRequest {
         ChatRequest {
+            call_id: crate::domain::CallId([0; 16]),
             messages: Vec::new(),
             model: "asked-for".to_owned(),
             max_tokens: 7,

@@ -233,9 +233,11 @@ mod tests {
 
     use super::super::contract::{ReplySchema, Tool, ToolCall};
     use super::*;
+    use crate::domain::CallId;
 
     fn request(messages: Vec<ChatMessage>) -> ChatRequest {
         ChatRequest {
+            call_id: CallId([0; 16]),
             messages,
             model: "m".to_owned(),
             max_tokens: 7,

@@ -21,6 +21,7 @@ use super::GatewayError;
 use super::alerts::Alerts;
 use super::limits::{alert_reached, limit_reached, over, period_end, period_start};
 use super::lost::lost_call;
+use super::undo::Undo;
 
 /// Gives the time; budgets do not follow a clock that is set while the process runs.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -85,7 +86,7 @@ struct Entry {
 /// The worst case of one call, reserved until it is settled.
 #[derive(Debug)]
 pub struct Held {
-    reservation: Reservation,
+    pub reservation: Reservation,
     /// Cancelled when a budget of the call has nothing left.
     pub cut: CancellationToken,
 }
@@ -184,25 +185,45 @@ impl Budgets {
         payer: &Payer<'_>,
         amount: Amount,
     ) -> Result<Option<Held>, GatewayError> {
-        let now = (self.clock)();
-        let reserved = self.book.lock().reserve((call_id, tenant), payer, amount, now);
-        let held = match reserved {
-            Ok(held) => held,
-            Err(refusal) => {
-                if let (Some(event), Some((_, queue))) = (refusal.event, &self.ledger) {
-                    queue.try_submit(vec![LedgerEntry::BudgetEvent(event)]);
-                }
-                metrics::counter!("plumb_budget_refusals_total").increment(1);
-                return Err(refusal.error);
-            }
-        };
-        if let (Some(held), Some((_, queue))) = (&held, &self.ledger) {
-            let mut undo = Undo { budgets: self, reservation: Some(&held.reservation) };
-            let entry = LedgerEntry::Reserve(held.reservation.clone());
+        let held = self.hold((call_id, tenant), payer, amount)?;
+        if let (Some(one), Some((_, queue))) = (&held, &self.ledger) {
+            let tell = |entries| {
+                queue.try_submit(entries);
+            };
+            let undo = Undo::new(self, Some(one), &tell);
+            let entry = LedgerEntry::Reserve(one.reservation.clone());
             queue.submit_durable(vec![entry]).await.map_err(GatewayError::Ledger)?;
-            undo.reservation = None;
+            undo.keep();
         }
         Ok(held)
+    }
+
+    /// As [`Self::reserve`], in memory alone: whoever calls this makes it durable before the call goes out.
+    pub fn hold(
+        &self,
+        (call_id, tenant): (CallId, &TenantId),
+        payer: &Payer<'_>,
+        amount: Amount,
+    ) -> Result<Option<Held>, GatewayError> {
+        let now = (self.clock)();
+        let reserved = self.book.lock().reserve((call_id, tenant), payer, amount, now);
+        reserved.map_err(|refusal| {
+            if let (Some(event), Some((_, queue))) = (refusal.event, &self.ledger) {
+                queue.try_submit(vec![LedgerEntry::BudgetEvent(event)]);
+            }
+            metrics::counter!("plumb_budget_refusals_total").increment(1);
+            refusal.error
+        })
+    }
+
+    /// Takes back what was held for a call that will not be made.
+    pub fn release(&self, reservation: &Reservation) {
+        let mut book = self.book.lock();
+        book.active.remove(&reservation.call_id);
+        for account in &reservation.accounts {
+            let entry = book.accounts.entry(account.clone()).or_default();
+            entry.reserved = entry.reserved.saturating_sub(reservation.amount);
+        }
     }
 
     /// Settles a call with what it truly used. The entries returned belong into the ledger together with the rows of
@@ -299,28 +320,6 @@ pub enum Resolution {
     TooMuch(Nanousd),
 }
 
-/// Takes a reservation back that did not become durable, or whose caller left while it did.
-struct Undo<'a> {
-    budgets: &'a Budgets,
-    reservation: Option<&'a Reservation>,
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        let Some(reservation) = self.reservation else { return };
-        let mut book = self.budgets.book.lock();
-        book.active.remove(&reservation.call_id);
-        for account in &reservation.accounts {
-            let entry = book.accounts.entry(account.clone()).or_default();
-            entry.reserved = entry.reserved.saturating_sub(reservation.amount);
-        }
-        if let Some((_, queue)) = &self.budgets.ledger {
-            // It may have become durable after all; settling it with nothing takes it away.
-            queue.try_submit(vec![LedgerEntry::Settle { call_id: reservation.call_id, charges: Vec::new() }]);
-        }
-    }
-}
-
 /// A call that does not fit.
 struct Refused {
     budget: Budget,
@@ -343,6 +342,7 @@ impl Book {
         now: Timestamp,
     ) -> Result<Option<Held>, Box<Refusal>> {
         self.sweep(now);
+        self.make_again(call_id);
         // Two budgets may share an account (`tenant:acme` and `tenant:*`): it is charged once.
         let mut accounts = BTreeSet::new();
         for index in 0..self.rules.len() {
@@ -403,6 +403,17 @@ impl Book {
         self.swept = today;
         let is_present = |account: &Account| account.since >= period_start(account.period, now);
         self.accounts.retain(|account, entry| is_present(account) || entry.reserved != Amount::default());
+    }
+
+    /// A call that a crash interrupted is made again under its id: whoever does that has counted the lost one as having
+    /// done all it was allowed to, and so does this.
+    fn make_again(&mut self, call_id: CallId) {
+        let Some(lost) = self.orphans.remove(&call_id) else { return };
+        for account in &lost.accounts {
+            let entry = self.accounts.entry(account.clone()).or_default();
+            entry.reserved = entry.reserved.saturating_sub(lost.amount);
+            entry.spent = entry.spent + lost.amount;
+        }
     }
 
     fn add_reserved(&mut self, reservation: &Reservation) {

@@ -20,6 +20,7 @@ use super::GatewayError;
 use super::budgets::{Budgets, Clock};
 use super::contract::{ChatMessage, ChatRequest, ChatResponse, ReplySchema, Tool};
 use super::estimate::most_input_tokens;
+use super::journal::StepJournal;
 use super::kill::KillSwitch;
 use super::plan::{BuildProvider, Model, Plan, Route};
 use super::reuse::{Reused, UnderWay};
@@ -40,6 +41,9 @@ pub struct CallContext {
     pub session_id: Option<String>,
     /// The caller's own limit; the gateway's applies beside it.
     pub deadline: Instant,
+    /// The step of durable work that the call belongs to: its rows are committed with the step, and it shares its reply
+    /// with no other call.
+    pub journal: Option<StepJournal>,
 }
 
 /// What a model is asked, whichever model that will be.
@@ -195,13 +199,15 @@ impl Gateway {
     pub async fn call(&self, call: ChatCall, context: CallContext) -> Result<CallSuccess, CallFailure> {
         self.0.kill.check().map_err(CallFailure::refused)?;
         let plan = self.0.plan.load_full();
-        match call.identity.filter(|_| plan.reuse > Reuse::None) {
+        match call.identity.filter(|_| plan.reuse > Reuse::None && context.journal.is_none()) {
             Some(identity) => Reused { core: &self.0, plan, identity }.call(call, context).await,
             None => Walk::begin(Arc::clone(&self.0), plan, call, context).await?.whole().await,
         }
     }
 
     /// Asks for a streamed reply; returns when its first piece has arrived.
+    ///
+    /// A journal has all rows before the stream's last event is given; of a stream that is dropped, a moment later.
     pub async fn call_stream(&self, call: ChatCall, context: CallContext) -> Result<GatewayStream, CallFailure> {
         self.0.kill.check().map_err(CallFailure::refused)?;
         let plan = self.0.plan.load_full();

@@ -15,6 +15,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 pub(super) fn request() -> ChatRequest {
     ChatRequest {
+        call_id: crate::domain::CallId([0; 16]),
         messages: vec![ChatMessage::new(Role::System, "be brief"), ChatMessage::new(Role::User, "why?")],
         model: "asked-for".to_owned(),
         max_tokens: 50,

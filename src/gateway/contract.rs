@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde_json::Value;
 
-use crate::domain::Usage;
+use crate::domain::{CallId, Usage};
 
 use super::GatewayError;
 
@@ -80,6 +80,8 @@ pub struct ReplySchema {
 /// What a model is asked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatRequest {
+    /// The same for every attempt of a call, so that a server that knows it can tell that it has done the work already.
+    pub call_id: CallId,
     /// Oldest first.
     pub messages: Vec<ChatMessage>,
     /// The provider's own name for the model.
@@ -158,6 +160,7 @@ pub type ChatStream = BoxStream<'static, Result<ChatEvent, GatewayError>>;
 /// Every implementation keeps these promises, and `gateway::conformance` tests them:
 ///
 /// - One call is one attempt: retries belong to [`super::Gateway`].
+/// - Over HTTP the id of the call goes along as `Idempotency-Key`.
 /// - A call ends at `deadline` at the latest, with [`GatewayError::Deadline`].
 /// - Dropping the future or the stream closes the connection, so that the server can stop working.
 /// - A stream is any number of pieces, then exactly one [`ChatEvent::Done`] or one error, then nothing.

@@ -120,6 +120,20 @@ impl GatewayError {
         }
     }
 
+    /// What a client may know of it: our own limits in full, of servers the kind of failure.
+    pub fn told(&self) -> String {
+        match self.root() {
+            own @ (Self::NotConfigured
+            | Self::Killed { .. }
+            | Self::BudgetExceeded { .. }
+            | Self::BudgetCut
+            | Self::Overloaded { .. }
+            | Self::TokenRate { .. }
+            | Self::BreakerOpen { .. }) => own.to_string(),
+            other => format!("the model could not be asked ({})", other.outcome()),
+        }
+    }
+
     /// One stable word for attempts, metrics and `degraded`.
     pub fn outcome(&self) -> &'static str {
         match self {

@@ -50,6 +50,7 @@ mod tests {
         let messages =
             vec![ChatMessage::new(Role::System, "be brief"), ChatMessage::new(Role::User, "why? ".repeat(9))];
         let request = ChatRequest {
+            call_id: crate::domain::CallId([0; 16]),
             messages,
             model: "m".to_owned(),
             max_tokens: 5,

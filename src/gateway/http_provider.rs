@@ -14,6 +14,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use tokio::time::timeout_at;
 
+use crate::domain::CallId;
+
 use super::GatewayError;
 use super::provider_settings::ProviderSettings;
 use super::refusal::{Refusal, RefusedCall, Secrets};
@@ -27,6 +29,9 @@ const ERROR_BODY_MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// Longest `Retry-After` that is believed: as good as for ever, and small enough to be added to any clock.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(365 * 86_400);
+
+/// Names a call, whichever attempt it is (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Shortest value of an extra header that is taken for a secret; shorter ones are words that messages may hold.
 const SECRET_MIN_BYTES: usize = 8;
@@ -93,10 +98,12 @@ impl HttpProvider {
         body: &impl Serialize,
         expected: &'static [&'static str],
         deadline: Instant,
+        call_id: CallId,
     ) -> Result<HttpReply, GatewayError> {
         let by = self.limits.end_of_attempt(deadline);
         let sent = Bytes::from(serde_json::to_vec(body).expect("requests are structs and maps with text keys"));
-        let call = self.client.post(self.endpoint.clone()).header(ACCEPT, expected[0]).body(sent.clone());
+        let call = self.client.post(self.endpoint.clone()).header(ACCEPT, expected[0]);
+        let call = call.header(IDEMPOTENCY_KEY, call_id.to_string()).body(sent.clone());
         let response = match timeout_at(by.into(), call.send()).await {
             Err(_) => return Err(self.limits.deadline()),
             Ok(Err(error)) if error.is_connect() => {

@@ -17,6 +17,9 @@ mod estimate;
 #[cfg(test)]
 mod fault_tests;
 mod http_provider;
+mod journal;
+#[cfg(test)]
+mod journal_tests;
 mod kill;
 mod limits;
 mod lines;
@@ -48,6 +51,7 @@ mod stream;
 #[cfg(test)]
 pub(crate) mod test_gateway;
 mod token_rate;
+mod undo;
 mod upstream;
 mod walk;
 #[cfg(test)]
@@ -64,6 +68,7 @@ pub use contract::{
 };
 pub use error::{GatewayError, Work};
 pub use http_provider::install_tls;
+pub use journal::StepJournal;
 pub use kill::{KillSwitch, Killed, OnBySettings};
 pub use ollama::Ollama;
 pub use openai::OpenAiCompatible;

@@ -37,7 +37,7 @@ impl Provider for Ollama {
 
     async fn chat(&self, request: &ChatRequest, deadline: Instant) -> Result<ChatResponse, GatewayError> {
         let body = RequestBody::new(request, Delivery::Whole);
-        let mut reply = self.server.send(&body, &["application/json"], deadline).await?;
+        let mut reply = self.server.send(&body, &["application/json"], deadline, request.call_id).await?;
         let object: ReplyObject = reply.json().await?;
         if let Some(error) = &object.error {
             return Err(reply.said(error));
@@ -48,7 +48,8 @@ impl Provider for Ollama {
     async fn chat_stream(&self, request: &ChatRequest, deadline: Instant) -> Result<ChatStream, GatewayError> {
         let body = RequestBody::new(request, Delivery::Streamed);
         // Servers between here and there are known to rename the type of newline-delimited JSON.
-        let reply = self.server.send(&body, &["application/x-ndjson", "application/json"], deadline).await?;
+        let reply =
+            self.server.send(&body, &["application/x-ndjson", "application/json"], deadline, request.call_id).await?;
         Ok(events(reply, Frames::Lines(LineDecoder::default()), OllamaAssembler::new(&request.model)))
     }
 }

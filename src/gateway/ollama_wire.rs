@@ -174,7 +174,7 @@ impl ReplyObject {
 mod tests {
     use serde_json::json;
 
-    use crate::domain::Usage;
+    use crate::domain::{CallId, Usage};
 
     use super::super::contract::{ReplySchema, Tool};
     use super::*;
@@ -191,6 +191,7 @@ mod tests {
         let result = ChatMessage { tool_call_id: Some("c1".to_owned()), ..ChatMessage::new(Role::Tool, "42") };
         let parameters = json!({"type": "object"});
         let request = ChatRequest {
+            call_id: CallId([0; 16]),
             messages: vec![ChatMessage::new(Role::User, "hi"), asks, result],
             model: "m".to_owned(),
             max_tokens: 7,

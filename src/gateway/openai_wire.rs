@@ -254,9 +254,11 @@ mod tests {
 
     use super::super::contract::{Tool, ToolCall};
     use super::*;
+    use crate::domain::CallId;
 
     fn request() -> ChatRequest {
         ChatRequest {
+            call_id: CallId([0; 16]),
             messages: vec![ChatMessage::new(Role::User, "hi")],
             model: "m".to_owned(),
             max_tokens: 7,

@@ -252,9 +252,11 @@ fn sorted(value: Value) -> Value {
 mod tests {
     use super::super::contract::{ChatMessage, ReplySchema, Role};
     use super::*;
+    use crate::domain::CallId;
 
     fn request(content: &str) -> ChatRequest {
         ChatRequest {
+            call_id: CallId([0; 16]),
             messages: vec![ChatMessage::new(Role::User, content)],
             model: "m".to_owned(),
             max_tokens: 7,

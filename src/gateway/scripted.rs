@@ -244,9 +244,11 @@ impl Provider for Scripted {
 mod tests {
     use super::super::contract::{ChatMessage, Role};
     use super::*;
+    use crate::domain::CallId;
 
     fn request(content: &str) -> ChatRequest {
         ChatRequest {
+            call_id: CallId([0; 16]),
             messages: vec![ChatMessage::new(Role::User, content)],
             model: "m".to_owned(),
             max_tokens: 7,

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use crate::domain::{
     Account, Amount, Budget, BudgetEvent, CallId, LlmCall, Reservation, TenantScope, Timestamp, TraceId, TraceStory,
 };
-use crate::store::{Ledger, LedgerEntry, LedgerQueue, StoreError, StoredBudget, UsageBy, UsageRow};
+use crate::store::{
+    CallJournal, Ledger, LedgerEntry, LedgerQueue, NotDurable, OpenCall, StoreError, StoredBudget, UsageBy, UsageRow,
+};
 
 use super::alerts::Alerts;
 use super::budgets::{Budgets, Clock};
@@ -204,5 +206,57 @@ impl Kept {
     pub async fn outcomes(&self) -> Vec<String> {
         self.flush().await;
         self.ledger.calls().into_iter().map(|call| format!("{} {}", call.provider, call.outcome)).collect()
+    }
+}
+
+/// The journal of a step, in memory.
+#[derive(Default)]
+pub struct MemoryJournal {
+    /// Calls so far.
+    pub calls: std::sync::atomic::AtomicU8,
+    /// Attempts that each call is said to have behind it.
+    pub attempts_before: u32,
+    /// Set: no call can be opened.
+    pub is_broken: std::sync::atomic::AtomicBool,
+    pub opened: parking_lot::Mutex<Vec<OpenCall>>,
+    pub noted: parking_lot::Mutex<Vec<LedgerEntry>>,
+}
+
+impl MemoryJournal {
+    /// The rows of attempts, in the order in which they were noted.
+    pub fn rows(&self) -> Vec<LlmCall> {
+        let row = |entry: &LedgerEntry| match entry {
+            LedgerEntry::Call(call) => Some(LlmCall::clone(call)),
+            _ => None,
+        };
+        self.noted.lock().iter().filter_map(row).collect()
+    }
+
+    /// What was charged for calls that have ended.
+    pub fn settled(&self) -> Vec<(CallId, Vec<(Account, Amount)>)> {
+        let settled = |entry: &LedgerEntry| match entry {
+            LedgerEntry::Settle { call_id, charges } => Some((*call_id, charges.clone())),
+            _ => None,
+        };
+        self.noted.lock().iter().filter_map(settled).collect()
+    }
+}
+
+#[async_trait]
+impl CallJournal for MemoryJournal {
+    fn next_call_id(&self) -> CallId {
+        CallId([1 + self.calls.fetch_add(1, std::sync::atomic::Ordering::AcqRel); 16])
+    }
+
+    async fn open(&self, call: OpenCall) -> Result<u32, NotDurable> {
+        if self.is_broken.load(std::sync::atomic::Ordering::Acquire) {
+            return Err(NotDurable::Closed);
+        }
+        self.opened.lock().push(call);
+        Ok(self.attempts_before)
+    }
+
+    fn note(&self, entries: Vec<LedgerEntry>) {
+        self.noted.lock().extend(entries);
     }
 }

@@ -17,10 +17,10 @@ use crate::store::LedgerEntry;
 use super::GatewayError;
 use super::attempt::{End, OpenAttempt};
 use super::budgets::Held;
-use super::call::{
-    CallContext, CallFailure, CallSuccess, ChatCall, Core, Tenant, new_call_id, payer, route_of, worst_case,
-};
+use super::call::{CallContext, CallFailure, CallSuccess, ChatCall, Core, Tenant, new_call_id, route_of, worst_case};
 use super::contract::{ChatEvent, ChatRequest, ChatResponse, ChatStream, FinishReason};
+use super::estimate::likely_input_tokens;
+use super::journal::{CallAhead, Rows, write_ahead};
 use super::plan::{Model, Plan, Route};
 use super::stream::GatewayStream;
 use super::upstream::Admission;
@@ -54,7 +54,10 @@ pub struct Walk {
     _tenant_place: OwnedSemaphorePermit,
     held: Option<Held>,
     open: Option<OpenAttempt>,
+    /// Attempts that earlier walks of the same call have made.
+    attempts_before: u32,
     rows: Vec<LedgerEntry>,
+    rows_go_to: Rows,
     is_settled: bool,
     span: tracing::Span,
 }
@@ -94,7 +97,12 @@ impl Walk {
     ) -> Result<Self, CallFailure> {
         let route = route_of(&plan, &call, context.task).map_err(CallFailure::refused)?;
         let deadline = context.deadline.min(Instant::now() + plan.call_timeout);
+        let call_id = match &context.journal {
+            Some(journal) => journal.next_call_id(),
+            None => new_call_id((core.clock)()),
+        };
         let request = ChatRequest {
+            call_id,
             messages: call.messages,
             model: String::new(),
             max_tokens: call.max_tokens,
@@ -103,16 +111,16 @@ impl Walk {
             schema: call.schema,
         };
         let amount = worst_case(&plan, &route, &request, &core.clock);
-        let expected_tokens = super::estimate::likely_input_tokens(&request) + u64::from(request.max_tokens);
+        let expected_tokens = likely_input_tokens(&request) + u64::from(request.max_tokens);
         let tenant = core.tenant(&context.scope.tenant);
         let name = context.scope.tenant.as_str();
         let place = tenant.places.take(name, deadline).await.map_err(CallFailure::refused)?;
         take_rate(&tenant, name, expected_tokens).map_err(CallFailure::refused)?;
-        let call_id = new_call_id((core.clock)());
-        let payer = payer(&context);
-        let reserved = core.budgets.reserve(call_id, &context.scope.tenant, &payer, amount);
-        let held = match reserved.await {
-            Ok(held) => held,
+        let mut left: Vec<Arc<Model>> = route.models.iter().rev().cloned().collect();
+        let model = left.pop().expect("a route names at least one model");
+        let ahead = CallAhead { request: &request, model: &model, prompt: call.prompt.as_ref(), amount };
+        let (held, attempts_before) = match write_ahead(&core, &context, ahead).await {
+            Ok(written) => written,
             Err(error) => {
                 if let Some(rate) = &tenant.rate {
                     rate.correct(expected_tokens, 0, Instant::now());
@@ -120,8 +128,7 @@ impl Walk {
                 return Err(CallFailure::refused(error));
             }
         };
-        let mut left: Vec<Arc<Model>> = route.models.iter().rev().cloned().collect();
-        let model = left.pop().expect("a route names at least one model");
+        let rows_go_to = Rows::of(context.journal.as_ref(), core.ledger.as_ref());
         let span = tracing::info_span!("gateway.call", task = context.task, call_id = %call_id);
         Ok(Self {
             core,
@@ -142,7 +149,9 @@ impl Walk {
             _tenant_place: place,
             held,
             open: None,
+            attempts_before,
             rows: Vec::new(),
+            rows_go_to,
             is_settled: false,
             span,
             context,
@@ -259,7 +268,7 @@ impl Walk {
             error = self.cut() => Err(error),
             admitted = upstream.admit(self.expected_tokens, self.deadline) => admitted,
         };
-        let number = self.attempts.len() as u32 + 1;
+        let number = self.attempts_before + self.attempts.len() as u32 + 1;
         let started_at = (self.core.clock)();
         let price = self.plan.prices.price(&self.model.provider, &self.model.model, day(started_at));
         self.open = Some(OpenAttempt::new(number, started_at, price.unwrap_or_default(), delivery));
@@ -410,12 +419,9 @@ impl Walk {
         matches!(self.other(), Next::Other)
     }
 
-    /// Puts the rows so far into the ledger's queue, so that a crash in a long wait loses none.
+    /// Hands the rows so far on, so that a crash in a long wait loses none that go to the ledger's queue.
     fn write_down(&mut self) {
-        if let Some(ledger) = &self.core.ledger {
-            ledger.try_submit(std::mem::take(&mut self.rows));
-        }
-        self.rows.clear();
+        self.rows_go_to.put(std::mem::take(&mut self.rows));
     }
 
     /// Ends the call: settles its reservation together with the rows that are left.

@@ -18,6 +18,7 @@ fn context() -> CallContext {
         task: "answer",
         session_id: Some("s-1".to_owned()),
         deadline: Instant::now() + Duration::from_secs(20),
+        journal: None,
     }
 }
 

@@ -18,6 +18,9 @@ use super::problem::{Problem, ProblemKind};
 use super::state::AppState;
 use super::trace::{RequestContext, ServedTenant, record_tenant};
 
+/// The parameter of a request that waits for its task.
+pub(super) const WAIT_PARAMETER: &str = "wait_ms";
+
 /// A request whose caller is known and allowed.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
@@ -86,6 +89,10 @@ pub(super) enum Lane {
     Answer,
     /// A body of any length: limited by its progress, not by a total time.
     Upload,
+    /// As `Request`; one that asks to wait for its task takes a place among those who watch.
+    Order,
+    /// A stream for as long as its client stays.
+    Watch,
     /// For operators: always let in, also when the server is full.
     Operations,
 }
@@ -97,7 +104,9 @@ pub(super) async fn enter(State(door): State<Door>, request: Request, next: Next
         return forbidden(door.needs).into_response();
     }
     let gate = match door.lane {
-        Lane::Request => &door.app.permits.requests,
+        Lane::Order if asks_to_wait(request.uri()) => &door.app.permits.watches,
+        Lane::Request | Lane::Order => &door.app.permits.requests,
+        Lane::Watch => &door.app.permits.watches,
         Lane::Answer => &door.app.permits.answers,
         Lane::Upload => &door.app.permits.uploads,
         Lane::Operations => return next.run(request).await,
@@ -108,8 +117,8 @@ pub(super) async fn enter(State(door): State<Door>, request: Request, next: Next
     };
     let limit_ms = match door.lane {
         Lane::Answer => door.app.settings.answer_timeout_ms,
-        Lane::Request => door.app.settings.request_timeout_ms,
-        Lane::Upload | Lane::Operations => return keep(permit, next.run(request).await),
+        Lane::Request | Lane::Order => door.app.settings.request_timeout_ms,
+        Lane::Upload | Lane::Watch | Lane::Operations => return keep(permit, next.run(request).await),
     };
     match tokio::time::timeout(Duration::from_millis(limit_ms), next.run(request)).await {
         Ok(response) => keep(permit, response),
@@ -118,6 +127,10 @@ pub(super) async fn enter(State(door): State<Door>, request: Request, next: Next
             Problem::new(ProblemKind::DeadlineExceeded, detail).into_response()
         }
     }
+}
+
+fn asks_to_wait(uri: &Uri) -> bool {
+    url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).any(|(name, _)| name == WAIT_PARAMETER)
 }
 
 fn forbidden(needs: &[Permission]) -> Problem {

@@ -54,6 +54,7 @@ fn asked(request: AnswerRequest) -> Asked {
         max_tokens: request.max_tokens,
         session_id: request.session_id,
         trace_id: request.trace_id,
+        journal: None,
     }
 }
 

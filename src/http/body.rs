@@ -53,6 +53,24 @@ pub(super) async fn read_json<T: DeserializeOwned + Send + 'static>(
     read_object_of(read_body(headers, body, bound).await?).await
 }
 
+/// As [`read_json`]; a request without a body asks for the defaults.
+pub(super) async fn read_optional_json<T: DeserializeOwned + Default + Send + 'static>(
+    headers: &HeaderMap,
+    body: Body,
+    bound: BodyBound,
+) -> Result<T, Problem> {
+    let found = media_type(headers);
+    if found.as_deref().is_some_and(|found| found != JSON) {
+        return Err(unsupported(found.as_deref(), &[JSON]));
+    }
+    let bytes = read_body(headers, body, bound).await?;
+    match found {
+        _ if bytes.is_empty() => Ok(T::default()),
+        Some(_) => read_object_of(bytes).await,
+        None => Err(unsupported(None, &[JSON])),
+    }
+}
+
 /// Bodies above this are read by a thread that nobody waits on, in bytes: serde reads about 300 MB a second.
 const READ_ELSEWHERE_BYTES: usize = 128 << 10;
 

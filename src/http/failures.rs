@@ -9,17 +9,59 @@ use crate::domain::ErrorKind;
 use crate::ingest::{IngestError, ItemError};
 use crate::search::{InvalidQuery, SearchError};
 use crate::store::StoreError;
+use crate::tasks::{DeskError, TaskError};
 
 use super::ports::{Failure, Refusal};
 use super::problem::{FieldError, Problem, ProblemKind, chain, safe_sentence};
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        match &error {
+        Self::from(&error)
+    }
+}
+
+impl From<&StoreError> for Problem {
+    fn from(error: &StoreError) -> Self {
+        match error {
             StoreError::InvalidCursor { .. } => {
                 Self::fields(vec![FieldError::new("/cursor", "is not a cursor of an earlier page")])
             }
-            _ => Self::from_failure(error.kind(), &error),
+            StoreError::NotEnded { .. } => {
+                Self::new(ProblemKind::TaskNotFinished, "the task has not ended; cancel it first, or wait for its end")
+            }
+            StoreError::TooManyTasks { .. } => told(error.kind(), error.to_string()),
+            _ => Self::from_failure(error.kind(), error),
+        }
+    }
+}
+
+impl From<DeskError> for Problem {
+    fn from(error: DeskError) -> Self {
+        match error {
+            DeskError::UnknownKind { .. } => Self::fields(vec![FieldError::new("/kind", error.to_string())]),
+            DeskError::UnknownStep { .. } => Self::fields(vec![FieldError::new("/step", error.to_string())]),
+            DeskError::Task(error) => error.into(),
+            DeskError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TaskError> for Problem {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::Failed(fault) if !fault.fields.is_empty() => {
+                let fields = fault.fields.into_iter().map(|(pointer, detail)| FieldError::new(pointer, detail));
+                Self::fields(fields.collect()).inside("/input")
+            }
+            TaskError::Failed(fault) => {
+                if matches!(fault.kind, ErrorKind::Internal | ErrorKind::Corrupt) {
+                    tracing::error!(error = %fault, "a task was not taken");
+                }
+                let problem = told(fault.kind, fault.detail.clone());
+                Self { retry_after: fault.retry_after.or(problem.retry_after), ..problem }
+            }
+            TaskError::Stopped => Self::from_failure(ErrorKind::Internal, &error),
+            TaskError::Store(error) => error.as_ref().into(),
         }
     }
 }

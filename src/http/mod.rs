@@ -9,6 +9,7 @@ mod failures;
 mod forms;
 mod intake;
 mod json;
+mod later;
 mod lines;
 mod local;
 mod ndjson;
@@ -22,8 +23,10 @@ mod router;
 mod routes;
 mod server;
 mod settings;
+mod sse;
 mod stall;
 mod state;
+mod task_looks;
 mod trace;
 mod wire;
 

@@ -17,6 +17,7 @@ use super::problem::{FieldError, ProblemBody, ProblemKind};
         (name = "documents", description = "Documents in and out, and what is stored"),
         (name = "search", description = "Ranked passages"),
         (name = "answer", description = "Answers with citations"),
+        (name = "tasks", description = "Durable work: asked for once, done once, whatever stops in between"),
         (name = "cost", description = "What calls to language models cost, and what they may cost"),
         (name = "operations", description = "The server itself")
     ),

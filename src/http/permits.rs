@@ -15,12 +15,13 @@ use super::problem::Problem;
 use super::settings::HttpSettings;
 use super::trace::is_streamed;
 
-/// Places for requests, answers and uploads. They are apart, so that neither slow models nor long uploads ever keep
-/// searches waiting.
+/// Places for requests, answers, uploads and those who watch tasks. They are apart, so that neither slow models nor long
+/// uploads nor patient watchers ever keep searches waiting.
 pub(super) struct Permits {
     pub requests: Gate,
     pub answers: Gate,
     pub uploads: Gate,
+    pub watches: Gate,
 }
 
 impl Permits {
@@ -30,6 +31,7 @@ impl Permits {
             requests: Gate::new(settings.max_concurrent_requests, settings.max_queued_requests, patience),
             answers: Gate::new(settings.max_concurrent_answers, settings.max_queued_answers, patience),
             uploads: Gate::new(settings.max_concurrent_uploads, settings.max_queued_uploads, patience),
+            watches: Gate::new(settings.max_concurrent_watches, settings.max_queued_watches, patience),
         }
     }
 }

@@ -37,11 +37,14 @@ pub(super) enum ProblemKind {
     StorageFull,
     BudgetExceeded,
     KillSwitch,
+    TaskNotFinished,
+    TaskEnded,
+    TaskNotPaused,
 }
 
 impl ProblemKind {
     /// Every kind, for the documentation and the tests.
-    pub(super) const ALL: [Self; 19] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::Malformed,
         Self::Unauthenticated,
         Self::Forbidden,
@@ -61,6 +64,9 @@ impl ProblemKind {
         Self::StorageFull,
         Self::BudgetExceeded,
         Self::KillSwitch,
+        Self::TaskNotFinished,
+        Self::TaskEnded,
+        Self::TaskNotPaused,
     ];
 
     /// Status, slug and title.
@@ -95,6 +101,9 @@ impl ProblemKind {
             Self::KillSwitch => {
                 (StatusCode::SERVICE_UNAVAILABLE, "kill-switch", "Calls to language models are switched off")
             }
+            Self::TaskNotFinished => (StatusCode::CONFLICT, "task-not-finished", "The task has not ended"),
+            Self::TaskEnded => (StatusCode::CONFLICT, "task-ended", "The task has ended"),
+            Self::TaskNotPaused => (StatusCode::CONFLICT, "task-not-paused", "The task is not paused"),
         }
     }
 

@@ -15,7 +15,10 @@ use crate::domain::Permission;
 use super::access::{Door, Lane, authenticate, check_address, enter};
 use super::auth::{AuthError, AuthSettings};
 use super::openapi::ApiDescription;
-use super::routes::{answer, control, documents, ingest, operations, search, traces, usage};
+use super::routes::{
+    answer, control, documents, ingest, operations, search, task_control, task_events, task_records, tasks, traces,
+    usage,
+};
 use super::settings::HttpSettings;
 use super::state::{AppState, Services};
 use super::trace::trace;
@@ -87,13 +90,18 @@ struct Group {
     routes: fn() -> OpenApiRouter<AppState>,
 }
 
-const GROUPS: [Group; 9] = [
+const GROUPS: [Group; 13] = [
     Group { needs: &[Permission::Search], lane: Lane::Request, routes: searching },
     Group { needs: &[Permission::Search, Permission::Write], lane: Lane::Request, routes: reading },
     Group { needs: &[Permission::Write], lane: Lane::Upload, routes: writing },
     Group { needs: &[Permission::Write], lane: Lane::Request, routes: deleting },
     Group { needs: &[Permission::Answer], lane: Lane::Answer, routes: answering },
     Group { needs: &ANY, lane: Lane::Request, routes: counting },
+    // Each kind of task asks for its own permission.
+    Group { needs: &ANY, lane: Lane::Order, routes: ordering },
+    Group { needs: &ANY, lane: Lane::Request, routes: tasking },
+    Group { needs: &ANY, lane: Lane::Watch, routes: following },
+    Group { needs: &ANY, lane: Lane::Operations, routes: halting },
     Group { needs: &[Permission::Admin], lane: Lane::Operations, routes: controlling },
     Group { needs: &ANY, lane: Lane::Operations, routes: telling },
     Group { needs: &[Permission::Admin], lane: Lane::Operations, routes: watching },
@@ -133,6 +141,33 @@ fn answering() -> OpenApiRouter<AppState> {
 
 fn counting() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(usage::get_usage)).routes(routes!(control::get_budgets))
+}
+
+fn ordering() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(tasks::post_task, tasks::list_tasks))
+}
+
+fn tasking() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(tasks::get_task))
+        .routes(routes!(tasks::get_result))
+        .routes(routes!(task_records::get_items))
+        .routes(routes!(task_records::get_task_failures))
+        .routes(routes!(task_records::get_failures))
+        .routes(routes!(task_control::redrive_task))
+        .routes(routes!(task_control::fork_task))
+}
+
+fn following() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(task_events::get_task_events))
+}
+
+// Never full either: a task that spends must be stoppable.
+fn halting() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(task_control::cancel_task))
+        .routes(routes!(task_control::pause_task))
+        .routes(routes!(task_control::resume_task))
 }
 
 // In the lane that is never full: spending must be stoppable while everything else waits.

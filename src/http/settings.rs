@@ -58,6 +58,15 @@ pub struct HttpSettings {
     pub max_concurrent_uploads: usize,
     /// Most uploads that wait for their turn; further ones get 503. 32.
     pub max_queued_uploads: usize,
+    /// Most streams of task events, and requests that wait for their task, at once. 256: each mostly sleeps, and a quarter
+    /// of the connections stays for everything else.
+    pub max_concurrent_watches: usize,
+    /// Most of these that wait for their turn; further ones get 503. 64.
+    pub max_queued_watches: usize,
+    /// Longest `wait_ms` of a task, in milliseconds. 20 s, below the request timeout; then the task is shown as it is.
+    pub wait_task_timeout_ms: u64,
+    /// Longest `delay_s` of a task, in seconds. 30 days, as long as ended tasks are kept.
+    pub max_task_delay_s: u64,
     /// Longest wait for a turn, in milliseconds. 2 s; then 503.
     pub queue_timeout_ms: u64,
     /// How long requests in flight may go on after the server was told to stop, in milliseconds. 20 s, below the
@@ -94,6 +103,10 @@ impl Default for HttpSettings {
             max_queued_answers: 64,
             max_concurrent_uploads: 8,
             max_queued_uploads: 32,
+            max_concurrent_watches: 256,
+            max_queued_watches: 64,
+            wait_task_timeout_ms: 20_000,
+            max_task_delay_s: 2_592_000,
             queue_timeout_ms: 2_000,
             shutdown_grace_ms: 20_000,
             allowed_hosts: Vec::new(),
@@ -129,6 +142,10 @@ impl HttpSettings {
             ("max_queued_answers", bytes(self.max_queued_answers)),
             ("max_concurrent_uploads", bytes(self.max_concurrent_uploads)),
             ("max_queued_uploads", bytes(self.max_queued_uploads)),
+            ("max_concurrent_watches", bytes(self.max_concurrent_watches)),
+            ("max_queued_watches", bytes(self.max_queued_watches)),
+            ("wait_task_timeout_ms", self.wait_task_timeout_ms),
+            ("max_task_delay_s", self.max_task_delay_s),
             ("queue_timeout_ms", self.queue_timeout_ms),
             ("shutdown_grace_ms", self.shutdown_grace_ms),
         ]
@@ -156,9 +173,11 @@ impl HttpSettings {
 
 const MIN_HEADER_BYTES: usize = 8 << 10;
 
-// Without a queue the answer is 503 at once; without grace the stop is at once: both are reasonable wishes.
+// Without a queue the answer is 503 at once; without grace the stop is at once; without delay tasks begin when they can:
+// all are reasonable wishes.
 fn may_be_zero(name: &str) -> bool {
-    matches!(name, "max_queued_requests" | "max_queued_uploads" | "shutdown_grace_ms")
+    let queues = ["max_queued_requests", "max_queued_uploads", "max_queued_watches"];
+    queues.contains(&name) || matches!(name, "shutdown_grace_ms" | "max_task_delay_s")
 }
 
 #[cfg(test)]

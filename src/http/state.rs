@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::CollectionName;
 use crate::store::{CorpusStore, Ledger};
+use crate::tasks::TaskDesk;
 
 use super::auth::{AuthError, AuthSettings, Authenticator};
 use super::permits::Permits;
@@ -24,6 +25,7 @@ pub struct Services {
     pub answer: Arc<dyn AnswerPort>,
     pub status: Arc<dyn StatusPort>,
     pub control: Arc<dyn ControlPort>,
+    pub tasks: Arc<TaskDesk>,
 }
 
 /// Shared by all requests.

@@ -25,6 +25,12 @@ pub enum StoreError {
     DimensionMismatch { document: String, found: usize, expected: usize },
     #[error("the tenant has {limit} collections already, no more are allowed")]
     TooManyCollections { limit: usize },
+    #[error("task {task} is held by another runner now")]
+    LeaseLost { task: i64 },
+    #[error("the tenant has {limit} unfinished tasks already, no more are allowed")]
+    TooManyTasks { limit: usize },
+    #[error("task {task} has not ended")]
+    NotEnded { task: crate::domain::TaskId },
     #[error("the store is closed")]
     Closed,
     #[error("{what} is not a valid page cursor")]
@@ -45,6 +51,8 @@ impl StoreError {
             Self::Full(_) => ErrorKind::StorageFull,
             Self::Poisoned | Self::Closed | Self::Overloaded { .. } | Self::Locked { .. } => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::LeaseLost { .. } | Self::NotEnded { .. } => ErrorKind::Conflict,
+            Self::TooManyTasks { .. } => ErrorKind::RateLimited,
             Self::InvalidCursor { .. } | Self::TooManyCollections { .. } => ErrorKind::Unprocessable,
             Self::TooNew { .. }
             | Self::SpanMismatch { .. }

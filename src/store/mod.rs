@@ -5,10 +5,12 @@ mod conformance;
 mod contract;
 mod directory;
 mod error;
+mod journal;
 mod ledger;
 mod ledger_queue;
 mod settings;
 mod sqlite;
+mod tasks;
 
 pub use contract::{
     CorpusStore, DocumentState, DocumentWrite, HydratedChunk, IndexableChunk, IndexableDocument, LiveCounts, LogEntry,
@@ -16,10 +18,15 @@ pub use contract::{
 };
 pub use directory::DataDirectory;
 pub use error::StoreError;
+pub use journal::{CallJournal, OpenCall};
 pub use ledger::{Ledger, LedgerEntry, StoredBudget, TRACE_MAX_ROWS, UsageBy, UsageRow};
 pub use ledger_queue::{LedgerQueue, NotDurable};
 pub use settings::{IntegrityCheck, StoreSettings};
 pub use sqlite::{
     BackupError, BackupReport, Cell, Console, ConsoleError, Cut, QueryLimits, SqliteStore, Table, TruthReport, back_up,
     check_truth, restore,
+};
+pub use tasks::{
+    ClaimWish, Fork, Lease, NewTask, QueueHead, QueueView, Rerun, Submitted, TaskCost, TaskEnd, TaskFilter, TaskQueue,
+    TaskStore,
 };

@@ -77,7 +77,7 @@ impl Gathered {
         }
         let name = match (method, route) {
             (Some(method), Some(route)) => format!("{method} {route}"),
-            _ => self.root.name.to_owned(),
+            _ => taken(root, "kind").unwrap_or_else(|| self.root.name.to_owned()),
         };
         let (started_at, duration_us) = (self.root.started_at, self.root.duration_us);
         let searches = match &tenant {

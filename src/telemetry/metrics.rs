@@ -53,16 +53,18 @@ fn install() -> Result<PrometheusHandle, String> {
     Ok(handle)
 }
 
-const GAUGES: [(&str, &str); 7] = [
+const GAUGES: [(&str, &str); 9] = [
     ("plumb_build_info", "Always 1; the version is a label"),
     ("plumb_http_requests_in_flight", "Requests being worked on"),
     ("plumb_kill_switch", "1 while no model may be called"),
     ("plumb_settings_rejected", "1 while the settings file on disk is not the one in force"),
     ("plumb_index_visible_sequence", "Operation up to which every search sees the truth"),
+    ("plumb_task_failure_rate", "Failed among the tasks that ended today (UTC), by kind"),
+    ("plumb_tasks", "Tasks that have not ended, by kind and status"),
     ("process_cpu_seconds_total", "CPU time used by the process, user and system"),
     ("process_resident_memory_bytes", "Memory held by the process"),
 ];
-const COUNTERS: [(&str, &str); 16] = [
+const COUNTERS: [(&str, &str); 18] = [
     ("plumb_http_requests_total", "Requests by route, method and status"),
     ("plumb_index_failures_total", "Times that an index could not follow the truth"),
     ("plumb_index_operations_total", "Operations handed to the indexes"),
@@ -77,15 +79,18 @@ const COUNTERS: [(&str, &str); 16] = [
     ("plumb_llm_output_tokens_total", "Tokens that models wrote"),
     ("plumb_llm_reused_total", "Replies that an equal call had already"),
     ("plumb_search_degraded_total", "Searches that left a stage out, by stage and reason"),
+    ("plumb_task_ends_total", "Attempts of tasks that ended, by kind and by what became of the task"),
+    ("plumb_task_failures_total", "Attempts of items and tasks that failed, by kind and error"),
     ("plumb_traces_dropped_total", "Traces that should have been kept and could not be, by reason"),
     ("plumb_traces_total", "Requests and tasks that ended, by why their trace was kept"),
 ];
-const HISTOGRAMS: [(&str, &str); 5] = [
+const HISTOGRAMS: [(&str, &str); 6] = [
     ("plumb_http_request_duration_seconds", "From the head of a request to its response"),
     ("plumb_index_commit_seconds", "Making what was indexed searchable"),
     ("plumb_llm_call_seconds", "One attempt to call a model"),
     ("plumb_search_seconds", "A whole search, by mode"),
     ("plumb_search_stage_seconds", "One stage of a search"),
+    ("plumb_task_step_seconds", "One item of a task's step, by kind"),
 ];
 
 // From a lexical search (under a millisecond) to an answer of a slow model.

@@ -21,8 +21,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("search", &["domain", "store", "index", "inference"]),
     ("answer", &["domain", "text", "search", "gateway", "inference"]),
     ("eval", &["domain", "store", "gateway", "ingest", "search", "answer"]),
-    ("jobs", &["domain", "tasks", "ingest", "eval"]),
-    // Until the task runner stands between them, the wire hands documents to `ingest` itself.
+    // What a kind of work does is said by other rooms; it only strings their calls together.
+    ("jobs", &["domain", "text", "store", "tasks", "ingest", "search", "answer", "gateway", "eval", "inference"]),
+    // The wire hands documents to `ingest` itself, unless the caller wants a task for them.
     ("http", &["domain", "store", "search", "answer", "gateway", "tasks", "jobs", "eval", "ingest", "telemetry"]),
     ("telemetry", &["domain"]),
 ];

@@ -122,3 +122,44 @@ async fn a_backup_taken_while_serving_is_restored_and_a_damaged_index_is_built_a
     let (checked, said) = plumb_in(&data, &["check"]);
     assert!(checked && said.contains(": ok; 50 of 50 chunks"), "{said}");
 }
+
+#[test]
+fn what_is_wrong_with_a_command_about_tasks_is_said_before_anything_is_made() {
+    let dir = tempdir().unwrap();
+    let refused = [
+        (vec!["tasks", "list"], "there is no data directory data"),
+        (vec!["tasks", "submit", "--kind", "map", "--input", "{"], "--input is not JSON"),
+        (vec!["tasks", "submit", "--kind", "map", "--input-file", "nowhere.json"], "cannot read nowhere.json"),
+        (vec!["tasks", "submit", "--kind", "map"], "required"),
+        (vec!["tasks", "submit", "--kind", "map", "--input", "1", "-"], "cannot be used with"),
+    ];
+
+    for (arguments, expected) in refused {
+        let output = plumb(dir.path(), &arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(said(&output).contains(expected), "{arguments:?}: {}", said(&output));
+    }
+    assert!(!dir.path().join("data").exists());
+}
+
+#[test]
+fn tasks_are_asked_for_and_looked_up_in_a_data_directory() {
+    let dir = tempdir().unwrap();
+
+    let unknown = plumb(dir.path(), &["tasks", "submit", "--kind", "no-such-kind", "--input", "{}"]);
+
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(said(&unknown).contains("/kind there is no kind of task \"no-such-kind\""), "{}", said(&unknown));
+    let listed = plumb(dir.path(), &["tasks", "list"]);
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "no tasks\n", "{listed:?}");
+    let json = plumb(dir.path(), &["tasks", "list", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(json["tasks"], serde_json::json!([]));
+    for (id, expected) in [("abc", "no id of a task"), ("0a0b0c", "there is no task tsk_0a0b0c…")] {
+        let shown = plumb(dir.path(), &["tasks", "show", id]);
+        assert!(!shown.status.success() && said(&shown).contains(expected), "{}", said(&shown));
+    }
+    let watched = plumb(dir.path(), &["tasks", "watch"]);
+    assert_eq!(watched.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&watched.stdout), "every task has ended\n");
+}

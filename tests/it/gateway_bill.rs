@@ -71,6 +71,7 @@ fn context() -> CallContext {
         task: "bill",
         session_id: None,
         deadline: Instant::now() + Duration::from_secs(60),
+        journal: None,
     }
 }
 

@@ -5,6 +5,7 @@
 mod architecture;
 mod bed;
 mod command_line;
+mod echo_server;
 mod hostile_input;
 mod index_follows_truth;
 mod gateway_bill;
@@ -14,4 +15,5 @@ mod model_server;
 mod process;
 mod search_keeps_promises;
 mod survives_kill;
+mod tasks_survive_kill;
 mod traces_tell_the_story;

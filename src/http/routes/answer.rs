@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use crate::domain::{TenantScope, TraceId};
@@ -19,15 +18,13 @@ use crate::http::openapi::Problems;
 use crate::http::params::Params;
 use crate::http::ports::{AnswerEvent, AnswerRequest, Role, Turn};
 use crate::http::problem::{FieldError, Problem, ProblemKind};
+use crate::http::sse::{event, event_stream};
 use crate::http::state::AppState;
 use crate::http::wire::{
     AnswerBody, AnswerRequestBody, CitationBody, ClaimBody, DeltaBody, MessageBody, RoleBody, SourcesBody,
 };
 
 use super::search::{bound, check_principals};
-
-/// A comment line is sent after this long without an event, so that proxies keep the connection.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Answer
 ///
@@ -58,7 +55,7 @@ pub(in crate::http) async fn post_answer(
     let events = app.services.answer.stream(&scope, request).await?;
     let limit = Duration::from_millis(app.settings.answer_timeout_ms);
     let until = Instant::from_std(call.context.taken_at) + limit;
-    Ok(Sse::new(written(events, trace, until)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+    Ok(event_stream(written(events, trace, until)))
 }
 
 fn understood(call: &Call, asked: AnswerRequestBody) -> Result<(TenantScope, AnswerRequest), Problem> {
@@ -169,8 +166,4 @@ fn shown(next: AnswerEvent, trace: TraceId) -> Event {
         AnswerEvent::Done(answer) => event("done", &AnswerBody::new(trace, *answer)),
         AnswerEvent::Failed(failure) => event("error", &Problem::from(failure).into_body(trace)),
     }
-}
-
-fn event(name: &str, body: &impl Serialize) -> Event {
-    Event::default().event(name).json_data(body).expect("wire twins hold only what JSON can say")
 }

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use axum::Json;
 use axum::extract::{Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures::Stream;
 use futures::stream::unfold;
+use futures::{Stream, StreamExt};
 use serde_json::value::RawValue;
 
 use crate::domain::{CollectionName, DocumentId, Principal};
@@ -18,10 +19,10 @@ use crate::http::body::{
 use crate::http::intake::{Item, Reached, Refused, Wait, reached, take};
 use crate::http::openapi::Problems;
 use crate::http::params::Params;
-use crate::http::problem::{FieldError, Problem};
+use crate::http::problem::{FieldError, Problem, ProblemKind};
 use crate::http::state::AppState;
 use crate::http::wire::{DeletedBody, DocumentInput, DocumentsInput, IngestBody, IngestedBody, metadata_of};
-use crate::http::{forms, ndjson};
+use crate::http::{forms, later, ndjson};
 use crate::ingest::{IncomingBody, IncomingDocument};
 
 use super::documents::{Wanted, document_id};
@@ -38,6 +39,8 @@ const FORM: &str = "multipart/form-data";
     params(
         ("document_id" = String, Path, description = "Percent-encoded, slashes too"),
         ("wait" = Option<String>, Query, description = "`indexed`: answer when the document is searchable"),
+        ("prefer" = Option<String>, Header,
+            description = "`respond-async`: take it as a task, and answer with its `task_id` at once"),
         ("collection" = Option<String>, Query, description = "`default` if left out"),
         ("title" = Option<String>, Query, description = "With a raw body"),
         ("source_uri" = Option<String>, Query, description = "With a raw body"),
@@ -56,7 +59,7 @@ pub(in crate::http) async fn put_document(
     call: Call,
     Path(id): Path<String>,
     request: Request,
-) -> Result<(StatusCode, Json<IngestBody>), Problem> {
+) -> Result<Response, Problem> {
     let id = document_id(&id)?;
     let (parts, body) = request.into_parts();
     let mut params = Params::read(parts.uri.query());
@@ -74,6 +77,9 @@ pub(in crate::http) async fn put_document(
         IncomingDocument { body: IncomingBody::Bytes(read_body(&parts.headers, body, bound).await?), ..head }
     };
     let scope = call.caller.scope();
+    if later::is_preferred(&parts.headers) {
+        return later::take_later(&app, call.trace(), &scope, vec![text_of(document)?]).await;
+    }
     let outcome = app.services.ingest.put(&scope, document).await?;
     if let Some(error) = &outcome.error {
         return Err(error.into());
@@ -82,7 +88,7 @@ pub(in crate::http) async fn put_document(
     answer.count(&outcome);
     answer.documents.push(IngestedBody::new(&outcome, None));
     let reached = reached(&app, &scope, answer.sequence, wait).await;
-    Ok((status(reached), Json(answer)))
+    Ok((status(reached), Json(answer)).into_response())
 }
 
 /// Post documents
@@ -94,6 +100,8 @@ pub(in crate::http) async fn put_document(
 #[utoipa::path(post, path = "/documents", tag = "documents",
     params(
         ("wait" = Option<String>, Query, description = "`indexed`: answer when the documents are searchable"),
+        ("prefer" = Option<String>, Header,
+            description = "`respond-async`, with JSON: take them as a task, and answer with its `task_id` at once"),
         ("collection" = Option<String>, Query, description = "For documents that name none; `default` if left out"),
     ),
     request_body(content((DocumentsInput = "application/json"), (String = "application/x-ndjson"),
@@ -107,7 +115,7 @@ pub(in crate::http) async fn post_documents(
     State(app): State<AppState>,
     call: Call,
     request: Request,
-) -> Result<(StatusCode, Json<IngestBody>), Problem> {
+) -> Result<Response, Problem> {
     let mut params = Params::read(request.uri().query());
     let wait = wait_param(&mut params);
     let collection = collection_param(&mut params).unwrap_or_else(|| app.default_collection.clone());
@@ -117,6 +125,10 @@ pub(in crate::http) async fn post_documents(
     refuse_encoding(request.headers())?;
     let found = media_type(request.headers());
     let answer = match found.as_deref() {
+        Some(JSON) if later::is_preferred(request.headers()) => {
+            let documents = all_or_none(batch(&app, request, collection).await?).await?;
+            return later::take_later(&app, call.trace(), &scope, documents).await;
+        }
         Some(JSON) => take(&app, &scope, answer, batch(&app, request, collection).await?).await?,
         Some(FORM) => take(&app, &scope, answer, forms::documents(request, &app.settings, collection).await?).await?,
         Some(found) if NDJSON.contains(&found) => {
@@ -126,7 +138,7 @@ pub(in crate::http) async fn post_documents(
         found => return Err(unsupported(found, &[JSON, NDJSON[0], FORM])),
     };
     let reached = reached(&app, &scope, answer.sequence, wait).await;
-    Ok((status(reached), Json(answer)))
+    Ok((status(reached), Json(answer)).into_response())
 }
 
 /// Delete a document
@@ -150,6 +162,31 @@ pub(in crate::http) async fn delete_document(
     let removed = app.services.ingest.delete(&call.caller.scope(), &wanted.collection, &wanted.document).await?;
     let sequence = removed.ok_or_else(|| Problem::not_found("document"))?;
     Ok(Json(DeletedBody { trace_id: call.trace().to_string(), task_id: None, sequence: sequence.0 }))
+}
+
+/// All documents of a batch, or the faults of all that are none: a task is not begun on half of what was asked.
+async fn all_or_none(
+    items: impl Stream<Item = Result<Item, Problem>> + Send,
+) -> Result<Vec<IncomingDocument>, Problem> {
+    let (mut documents, mut faults) = (Vec::new(), Vec::new());
+    let mut items = std::pin::pin!(items);
+    while let Some(item) = items.next().await {
+        match item?.document {
+            Ok(document) => documents.push(document),
+            Err(refused) => faults.extend(refused.problem.errors),
+        }
+    }
+    if faults.is_empty() { Ok(documents) } else { Err(Problem::fields(faults)) }
+}
+
+/// With its body as text; what is no UTF-8 cannot wait as JSON.
+fn text_of(document: IncomingDocument) -> Result<IncomingDocument, Problem> {
+    let IncomingBody::Bytes(bytes) = &document.body else { return Ok(document) };
+    let text = std::str::from_utf8(bytes).map_err(|_| {
+        let detail = "the body is not UTF-8; send it without Prefer: respond-async";
+        Problem::new(ProblemKind::Unprocessable, detail)
+    })?;
+    Ok(IncomingDocument { body: IncomingBody::Text(text.to_owned()), ..document })
 }
 
 fn status(reached: Reached) -> StatusCode {

@@ -14,6 +14,7 @@ use crate::http::problem::Problem;
 use crate::http::state::AppState;
 use crate::http::trace::{OwnBody, RequestContext};
 use crate::http::wire::{LimitsBody, ReadyBody, VersionInfoBody};
+use crate::tasks::TaskSettings;
 
 /// Alive
 ///
@@ -67,9 +68,23 @@ pub(in crate::http) async fn limits(
     State(app): State<AppState>,
     Extension(context): Extension<RequestContext>,
 ) -> Json<LimitsBody> {
-    let own = app.settings.limits().into_iter();
+    let own = app.settings.limits().into_iter().chain(task_limits(app.services.tasks.settings()));
     let limits: BTreeMap<_, _> = own.chain(app.services.search.limits()).chain(app.services.ingest.limits()).collect();
     Json(LimitsBody { trace_id: context.trace.to_string(), limits })
+}
+
+/// What the settings say of tasks, under names that no other room has.
+fn task_limits(settings: &TaskSettings) -> [(&'static str, u64); 8] {
+    [
+        ("task_max_input_bytes", settings.max_input_bytes as u64),
+        ("task_max_items", settings.max_items as u64),
+        ("task_max_items_at_once", settings.max_items_at_once as u64),
+        ("task_max_open_per_tenant", settings.max_open_per_tenant as u64),
+        ("task_max_running", settings.max_running as u64),
+        ("task_max_running_per_tenant", settings.max_running_per_tenant),
+        ("task_max_attempts", u64::from(settings.max_attempts)),
+        ("task_keep_days", u64::from(settings.keep_days)),
+    ]
 }
 
 /// Metrics

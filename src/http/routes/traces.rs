@@ -20,9 +20,10 @@ const WRITTEN_WITHIN: Duration = Duration::from_millis(100);
 
 /// A trace
 ///
-/// What happened under the id that a response carried as `x-trace-id`: its requests, the stages of their work, searches,
-/// and calls to language models with their cost, in order of start. Failed requests, slow ones and those that called a
-/// model are always kept, others as far as the setting `trace.max_per_second` allows. Holds numbers, names and ids; no text of documents, questions or prompts.
+/// What happened under the id that a response carried as `x-trace-id`, or a task as `task_trace_id`: requests, the stages
+/// of their work, searches, calls to language models with their cost, steps of tasks and their failures, in order of
+/// start. Failed requests, slow ones and those that called a model are always kept, others as far as the setting
+/// `trace.max_per_second` allows. Holds numbers, names and ids; no text of documents, questions or prompts.
 #[utoipa::path(get, path = "/traces/{trace_id}", tag = "operations",
     params(("trace_id" = String, Path, description = "32 hexadecimal digits, lower case")),
     responses((status = 200, description = "The trace", body = TraceBody), Problems),

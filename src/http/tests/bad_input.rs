@@ -164,7 +164,7 @@ async fn methods_and_paths_that_are_not_there_say_so() {
     allowed.sort_unstable();
     assert_eq!(allowed, ["DELETE", "GET", "HEAD", "PUT"]);
     world.send(request("POST", "/healthz", &[], Body::empty())).await.problem(405, "method-not-allowed");
-    for path in ["/nowhere", "/documents/", "/tasks", "/feedback", "/v1/embeddings", "/documents/a/b"] {
+    for path in ["/nowhere", "/documents/", "/tasks/", "/feedback", "/v1/embeddings", "/documents/a/b"] {
         world.get(path).await.problem(404, "not-found");
     }
 }
@@ -179,6 +179,13 @@ async fn unknown_parameters_are_errors_on_every_route() {
         "/search?q=a&topk=3",
         "/collections?x=1",
         "/chunks/chk_00?x=1",
+        "/tasks?statsu=queued",
+        "/tasks/tsk_00?x=1",
+        "/tasks/tsk_00/events?x=1",
+        "/tasks/tsk_00/result?x=1",
+        "/tasks/tsk_00/steps/a?x=1",
+        "/tasks/tsk_00/failures?x=1",
+        "/failures?x=1",
     ] {
         assert_eq!(world.get(path).await.pointers().len(), 1, "{path}");
     }

@@ -11,7 +11,7 @@ use crate::http::{Severity, Shortfall};
 use super::world::{World, request};
 
 /// The routes of the contract.
-const ROUTES: [(&str, &[&str]); 22] = [
+const ROUTES: [(&str, &[&str]); 34] = [
     ("/", &["get"]),
     ("/admin/kill-switch", &["get", "post"]),
     ("/answer", &["post"]),
@@ -25,6 +25,7 @@ const ROUTES: [(&str, &[&str]); 22] = [
     ("/documents/{document_id}/chunks", &["get"]),
     ("/documents/{document_id}/content", &["get"]),
     ("/documents/{document_id}/versions", &["get"]),
+    ("/failures", &["get"]),
     ("/healthz", &["get"]),
     ("/limits", &["get"]),
     ("/metrics", &["get"]),
@@ -32,13 +33,24 @@ const ROUTES: [(&str, &[&str]); 22] = [
     ("/readyz", &["get"]),
     ("/search", &["get", "post"]),
     ("/search/batch", &["post"]),
+    ("/tasks", &["get", "post"]),
+    ("/tasks/{task_id}", &["get"]),
+    ("/tasks/{task_id}/cancel", &["post"]),
+    ("/tasks/{task_id}/events", &["get"]),
+    ("/tasks/{task_id}/failures", &["get"]),
+    ("/tasks/{task_id}/fork", &["post"]),
+    ("/tasks/{task_id}/pause", &["post"]),
+    ("/tasks/{task_id}/redrive", &["post"]),
+    ("/tasks/{task_id}/result", &["get"]),
+    ("/tasks/{task_id}/resume", &["post"]),
+    ("/tasks/{task_id}/steps/{step}", &["get"]),
     ("/traces/{trace_id}", &["get"]),
     ("/usage", &["get"]),
 ];
 
 fn filled_in(path: &str) -> String {
     let path = path.replace("{document_id}", "a").replace("{chunk_id}", "b").replace("{trace_id}", "c");
-    path.replace("{scope}", "d").replace("{call_id}", "e")
+    path.replace("{scope}", "d").replace("{call_id}", "e").replace("{task_id}", "f").replace("{step}", "g")
 }
 
 fn description() -> Value {
@@ -159,7 +171,7 @@ async fn every_response_carries_a_trace_and_is_not_sniffed() {
 async fn limits_of_all_rooms_are_listed() {
     let limits = World::open().get("/limits").await.json()["limits"].clone();
 
-    for name in ["max_query_body_bytes", "max_top_k", "max_title_bytes", "request_timeout_ms"] {
+    for name in ["max_query_body_bytes", "max_top_k", "max_title_bytes", "request_timeout_ms", "task_max_items"] {
         assert!(limits[name].as_u64().is_some_and(|value| value > 0), "{name} is missing in {limits}");
     }
 }

@@ -6,9 +6,11 @@ use axum::body::Body;
 use serde_json::{Value, json};
 
 use crate::domain::{
-    CacheUse, CallId, CollectionName, LlmCall, Mode, Nanousd, Permission, SearchRecord, SpanId, SpanRecord,
-    StageTimings, TenantId, Timestamp, TraceId, TraceRecord, Usage, UsageSource,
+    CacheUse, CallId, CollectionName, ErrorKind, LlmCall, Mode, Nanousd, Permission, SearchRecord, SpanId, SpanRecord,
+    StageTimings, StepName, TaskFailure, TaskId, TaskKind, TaskProblem, TenantId, Timestamp, TraceId, TraceRecord,
+    TraceStep, TraceStory, Usage, UsageSource,
 };
+use crate::http::wire::TraceBody;
 use crate::http::{HttpSettings, Services};
 use crate::store::LedgerEntry;
 
@@ -155,6 +157,47 @@ async fn an_entry_names_its_span_and_carries_its_numbers() {
     assert_eq!((&timeline[2]["found"], &timeline[2]["field.name"]), (&json!(7), &json!("own")));
     assert_eq!((&timeline[4]["is_error"], &timeline[5]["is_error"]), (&json!(true), &json!(false)));
     assert_eq!((&timeline[5]["output_tokens"], &timeline[5]["cost_usd"]), (&json!(60), &json!(0.000_21)));
+}
+
+#[test]
+fn steps_of_tasks_and_their_failures_stand_on_the_timeline() {
+    let (task_id, kind, step) = (TaskId([7; 16]), TaskKind::new("map").unwrap(), StepName::new("summarize").unwrap());
+    let record = TraceStep {
+        task_id,
+        run: 1,
+        kind: kind.clone(),
+        step: step.clone(),
+        item: 2,
+        of: 5,
+        attempt: 2,
+        started_at: Timestamp(BEGIN + 4_000),
+        finished_at: Timestamp(BEGIN + 6_500),
+    };
+    let failure = TaskFailure {
+        task_id,
+        run: 1,
+        kind,
+        step: Some(step),
+        item: Some(2),
+        input_hash: None,
+        problem: TaskProblem { kind: ErrorKind::Upstream, detail: "refused".to_owned() },
+        model: Some("small".to_owned()),
+        prompt_version: None,
+        trace_id: TRACE,
+        attempt: 1,
+        is_final: false,
+        at: Timestamp(BEGIN + 1_000),
+    };
+
+    let story = TraceStory { steps: vec![record], failures: vec![failure], ..TraceStory::default() };
+    let timeline = serde_json::to_value(TraceBody::new(TRACE, story)).unwrap()["timeline"].clone();
+
+    let place = |at: usize| (timeline[at]["kind"].clone(), timeline[at]["at_ms"].clone(), timeline[at]["item"].clone());
+    assert_eq!(place(0), (json!("task_failure"), json!(0.0), json!(2)));
+    assert_eq!(timeline[0]["error"], json!({"kind": "upstream", "detail": "refused"}));
+    assert_eq!((&timeline[0]["is_error"], &timeline[0]["task_id"]), (&json!(true), &json!(task_id.to_string())));
+    assert_eq!(place(1), (json!("task_step"), json!(3.0), json!(2)));
+    assert_eq!((&timeline[1]["name"], &timeline[1]["duration_ms"]), (&json!("summarize"), &json!(2.5)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,12 +16,15 @@ use tower::ServiceExt;
 use crate::domain::{Permission, TenantId};
 use crate::http::router::router;
 use crate::http::{AuthSettings, HttpSettings, Services, new_key};
+use crate::tasks::TaskDesk;
 
 use super::rooms::{Asked, TestRooms};
 
 pub struct World {
     pub rooms: Arc<TestRooms>,
     router: Router,
+    /// Cancelled as when the server is told to stop.
+    pub stopping: CancellationToken,
 }
 
 /// A response, read to its end.
@@ -39,9 +42,15 @@ impl World {
     }
 
     pub fn with(settings: HttpSettings, auth: AuthSettings) -> Self {
+        Self::with_desk(settings, auth, super::no_tasks::desk())
+    }
+
+    pub fn with_desk(settings: HttpSettings, auth: AuthSettings, tasks: Arc<TaskDesk>) -> Self {
         let rooms = Arc::new(TestRooms::new());
-        let router = router(services(&rooms), settings, &auth, CancellationToken::new()).unwrap();
-        Self { rooms, router }
+        let services = Services { tasks, ..services(&rooms) };
+        let stopping = CancellationToken::new();
+        let router = router(services, settings, &auth, stopping.clone()).unwrap();
+        Self { rooms, router, stopping }
     }
 
     pub fn asked(&self) -> &Asked {
@@ -86,6 +95,7 @@ pub fn services(rooms: &Arc<TestRooms>) -> Services {
         answer: rooms.clone(),
         status: rooms.clone(),
         control: rooms.clone(),
+        tasks: super::no_tasks::desk(),
     }
 }
 

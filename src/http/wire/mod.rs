@@ -9,11 +9,14 @@ mod kill_switch;
 mod provenance;
 mod search;
 mod status;
+mod task;
+mod task_orders;
+mod task_records;
 mod trace;
 mod usage;
 
 pub(super) use answer::{
-    AnswerBody, AnswerRequestBody, CitationBody, ClaimBody, DeltaBody, MessageBody, RoleBody, SourcesBody,
+    AnswerBody, AnswerRequestBody, CitationBody, ClaimBody, DeltaBody, MessageBody, PromptBody, RoleBody, SourcesBody,
 };
 pub(super) use budget::{BudgetBody, BudgetInput, BudgetsBody, ResolveInput, own_scope};
 pub(super) use collection::CollectionsBody;
@@ -25,5 +28,8 @@ pub(super) use search::{
     BatchItemBody, HitBody, ModeBody, SearchBatchBody, SearchBatchRequestBody, SearchBody, SearchRequestBody, rounded,
 };
 pub(super) use status::{LimitsBody, ReadyBody, VersionInfoBody};
+pub(super) use task::{TaskBody, TaskErrorBody, TasksBody, ToldTask};
+pub(super) use task_orders::{ForkInput, NoInput, RedriveInput, TaskInput, step_name};
+pub(super) use task_records::{FailureDaysBody, TaskFailuresBody, TaskItemsBody, TaskResultBody};
 pub(super) use trace::TraceBody;
-pub(super) use usage::{GroupBy, UsageBody, month_start, since};
+pub(super) use usage::{GroupBy, UsageBody, days_before, month_start, since};

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::domain::{
-    LlmCall, Nanousd, SearchRecord, SpanId, SpanRecord, StageTimings, Timestamp, TraceId, TraceRecord, TraceStory,
+    LlmCall, Nanousd, SearchRecord, SpanId, SpanRecord, StageTimings, TaskFailure, Timestamp, TraceId, TraceRecord,
+    TraceStep, TraceStory,
 };
 
 use super::{rounded, time};
@@ -56,6 +57,10 @@ pub(in crate::http) enum MomentKind {
     Span,
     Search,
     LlmCall,
+    /// A finished item of a task's step.
+    TaskStep,
+    /// A failed attempt of one, or of a task outside its steps.
+    TaskFailure,
 }
 
 /// One piece of work. Its numbers follow under names of their own.
@@ -82,21 +87,28 @@ const OWN: [&str; 7] = ["at_ms", "duration_ms", "kind", "name", "span_id", "pare
 
 impl TraceBody {
     pub(in crate::http) fn new(trace: TraceId, story: TraceStory) -> Self {
-        let TraceStory { requests, searches, calls } = story;
+        let begin = begin(&story);
+        let TraceStory { requests, searches, calls, steps, failures } = story;
         let cost: Nanousd = calls.iter().map(|call| call.cost).sum();
         let llm_calls = calls.len();
         let parents: BTreeMap<SpanId, Option<SpanId>> =
             requests.iter().flat_map(|request| &request.spans).map(|span| (span.span_id, span.parent)).collect();
-        let mut moments = Moments { begin: begin(&requests, &searches, &calls), told: Vec::new(), searches };
+        let mut moments = Moments { begin, told: Vec::new(), searches };
         let heads = requests.iter().map(Into::into).collect();
         for request in requests {
             moments.request(request);
+        }
+        for step in &steps {
+            moments.step(step);
         }
         for search in std::mem::take(&mut moments.searches) {
             moments.search(&search, None);
         }
         for call in &calls {
             moments.call(call, parents.get(&call.span_id).copied().flatten());
+        }
+        for failure in &failures {
+            moments.failure(failure);
         }
         // The sort is stable: of what began in the same microsecond the outer comes first, as it was taken in.
         moments.told.sort_by_key(|(started_at, _)| *started_at);
@@ -105,9 +117,13 @@ impl TraceBody {
     }
 }
 
-fn begin(requests: &[TraceRecord], searches: &[SearchRecord], calls: &[LlmCall]) -> Timestamp {
-    let starts = requests.iter().map(|one| one.started_at).chain(searches.iter().map(|one| one.started_at));
-    starts.chain(calls.iter().map(|one| one.started_at)).min().unwrap_or_default()
+fn begin(story: &TraceStory) -> Timestamp {
+    let requests = story.requests.iter().map(|one| one.started_at);
+    let searches = story.searches.iter().map(|one| one.started_at);
+    let calls = story.calls.iter().map(|one| one.started_at);
+    let steps = story.steps.iter().map(|one| one.started_at);
+    let failures = story.failures.iter().map(|one| one.at);
+    requests.chain(searches).chain(calls).chain(steps).chain(failures).min().unwrap_or_default()
 }
 
 struct Moments {
@@ -229,6 +245,54 @@ impl Moments {
             numbers,
         };
         self.told.push((call.started_at, moment));
+    }
+
+    fn step(&mut self, step: &TraceStep) {
+        let numbers = object(json!({
+            "task_id": step.task_id,
+            "run": step.run,
+            "task_kind": step.kind,
+            "item": step.item,
+            "items": step.of,
+            "attempt": step.attempt,
+        }));
+        let moment = MomentBody {
+            at_ms: self.offset_ms(step.started_at),
+            // A clock may have been set back in between.
+            duration_ms: (step.finished_at.0 - step.started_at.0).max(0) as f64 / 1e3,
+            kind: MomentKind::TaskStep,
+            name: step.step.to_string(),
+            span_id: None,
+            parent_span_id: None,
+            is_error: false,
+            numbers,
+        };
+        self.told.push((step.started_at, moment));
+    }
+
+    fn failure(&mut self, failure: &TaskFailure) {
+        let numbers = object(json!({
+            "task_id": failure.task_id,
+            "run": failure.run,
+            "task_kind": failure.kind,
+            "item": failure.item,
+            "attempt": failure.attempt,
+            "error": { "kind": failure.problem.kind.as_str(), "detail": failure.problem.detail },
+            "final": failure.is_final,
+            "model": failure.model,
+            "prompt_version": failure.prompt_version,
+        }));
+        let moment = MomentBody {
+            at_ms: self.offset_ms(failure.at),
+            duration_ms: 0.0,
+            kind: MomentKind::TaskFailure,
+            name: failure.step.as_ref().map_or_else(|| failure.kind.to_string(), ToString::to_string),
+            span_id: None,
+            parent_span_id: None,
+            is_error: true,
+            numbers,
+        };
+        self.told.push((failure.at, moment));
     }
 
     fn offset_ms(&self, started_at: Timestamp) -> f64 {

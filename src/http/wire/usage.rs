@@ -98,6 +98,12 @@ pub(in crate::http) fn month_start(now: jiff::Timestamp) -> Timestamp {
     Timestamp(Offset::UTC.to_timestamp(first).unwrap_or(now).as_microsecond())
 }
 
+/// The start of the day, in UTC, that lies so many days before `now`.
+pub(in crate::http) fn days_before(now: jiff::Timestamp, days: i64) -> Timestamp {
+    let start = now.as_second().saturating_sub(days * 86_400);
+    Timestamp(start.div_euclid(86_400) * 86_400 * 1_000_000)
+}
+
 impl UsageBody {
     pub(in crate::http) fn new(
         trace: TraceId,
@@ -152,6 +158,15 @@ mod tests {
         assert_eq!(start("2026-11-23T11:39:00Z"), "2026-11-01T00:00:00Z");
         assert_eq!(start("2026-12-01T00:00:00Z"), "2026-12-01T00:00:00Z");
         assert_eq!(start("2026-12-01T00:30:00+02:00"), "2026-11-01T00:00:00Z");
+    }
+
+    #[test]
+    fn days_are_counted_back_to_a_midnight_in_utc() {
+        let start = |now: &str, days| time(days_before(now.parse().unwrap(), days));
+
+        assert_eq!(start("2026-11-23T11:39:00Z", 0), "2026-11-23T00:00:00Z");
+        assert_eq!(start("2026-12-01T00:30:00+02:00", 30), "2026-10-31T00:00:00Z");
+        assert_eq!(start("1969-12-31T23:00:00Z", 0), "1969-12-31T00:00:00Z");
     }
 
     #[test]

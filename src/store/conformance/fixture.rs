@@ -9,7 +9,7 @@ use crate::domain::{
     DocumentHead, DocumentId, EmbeddedChunk, EmbedderSpec, Heading, Metadata, Outline, Principal, Profile, TenantId,
     TenantScope, Visibility,
 };
-use crate::store::{CorpusStore, DocumentWrite, Ledger, OperationLog, PutDocument, WriteOutcome};
+use crate::store::{CorpusStore, DocumentWrite, Ledger, OperationLog, PutDocument, TaskQueue, TaskStore, WriteOutcome};
 
 pub(crate) const DIMENSIONS: usize = 4;
 
@@ -19,6 +19,8 @@ pub(crate) struct Subject<'a> {
     pub corpus: &'a dyn CorpusStore,
     pub log: &'a dyn OperationLog,
     pub ledger: &'a dyn Ledger,
+    pub tasks: &'a dyn TaskStore,
+    pub queue: &'a dyn TaskQueue,
 }
 
 pub(crate) fn scope(tenant: &str) -> TenantScope {

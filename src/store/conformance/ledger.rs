@@ -16,11 +16,11 @@ use super::fixture::{Subject, collection_name, scope};
 /// Microseconds of a day.
 const DAY: i64 = 86_400_000_000;
 
-fn call_id(number: u64) -> CallId {
+pub(super) fn call_id(number: u64) -> CallId {
     CallId((u128::from(number) << 8 | 0xa5).to_be_bytes())
 }
 
-fn trace_id(number: u64) -> TraceId {
+pub(super) fn trace_id(number: u64) -> TraceId {
     TraceId((u128::from(number) << 9 | 0x5a).to_be_bytes())
 }
 
@@ -145,7 +145,7 @@ impl Subject<'_> {
         self.ledger.usage(&scope(tenant), by, Timestamp(0), 100).await.unwrap()
     }
 
-    async fn spent_since(&self, since: i64) -> BTreeMap<Account, Amount> {
+    pub(super) async fn spent_since(&self, since: i64) -> BTreeMap<Account, Amount> {
         self.ledger.spent(Timestamp(since)).await.unwrap().into_iter().collect()
     }
 }

@@ -9,11 +9,18 @@ mod ledger;
 mod log;
 mod model;
 mod promises;
+mod task_calls;
+mod task_fixture;
+mod task_model;
+mod tasks;
+mod tasks_of_runners;
 
 pub(crate) use fixture::{Ingest, Subject, collection_name, paragraph, scope};
 pub(crate) use ledger::{account, amount, call, request, reservation};
 pub(crate) use model::{replay, steps};
 pub(crate) use promises::conformance;
+pub(crate) use task_fixture::{failure, lease, new_task, problem, record, runner};
+pub(crate) use task_model::{deeds, live};
 
 pub(crate) mod promise {
     //! Every promise under its name.
@@ -21,4 +28,7 @@ pub(crate) mod promise {
     pub(crate) use super::isolation::*;
     pub(crate) use super::ledger::*;
     pub(crate) use super::log::*;
+    pub(crate) use super::task_calls::*;
+    pub(crate) use super::tasks::*;
+    pub(crate) use super::tasks_of_runners::*;
 }

@@ -99,7 +99,7 @@ pub(super) async fn documents(
     );
     let after = match page.cursor {
         None => String::new(),
-        Some(cursor) => cursor::decode(&scope.tenant, collection, cursor)?,
+        Some(cursor) => cursor::decode(&scope.tenant, collection.as_str(), cursor)?,
     };
     if page.limit == 0 {
         return Ok(Page { items: Vec::new(), next: page.cursor.map(str::to_owned) });
@@ -129,7 +129,7 @@ pub(super) async fn documents(
         items.push(record.into_document(generation));
     }
     let last = items.last().filter(|_| more);
-    let next = last.map(|last: &Document| cursor::encode(&scope.tenant, collection, last.head.id.as_str()));
+    let next = last.map(|last: &Document| cursor::encode(&scope.tenant, collection.as_str(), last.head.id.as_str()));
     Ok(Page { items, next })
 }
 

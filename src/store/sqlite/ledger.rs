@@ -31,7 +31,9 @@ pub(super) async fn apply(
 ) -> Result<Answer, StoreError> {
     match request {
         LedgerRequest::Record(entries) => {
-            Lists::of(entries, ids).write(connection).await?;
+            let mut script = Script::new(connection);
+            Lists::of(entries, ids).add_to(&mut script).await?;
+            script.flush().await?;
             Ok(Answer::Done)
         }
         LedgerRequest::PutBudget(budget) => {
@@ -42,9 +44,9 @@ pub(super) async fn apply(
     }
 }
 
-/// What a record adds and removes, by table.
+/// What entries add and remove, by table.
 #[derive(Default)]
-struct Lists<'a> {
+pub(super) struct Lists<'a> {
     calls: Vec<&'a LlmCall>,
     requests: Vec<(i64, &'a TraceRecord)>,
     spans: Vec<SpanRow<'a>>,
@@ -58,7 +60,7 @@ struct Lists<'a> {
 }
 
 impl<'a> Lists<'a> {
-    fn of(entries: &'a [LedgerEntry], ids: &mut Ids) -> Self {
+    pub(super) fn of(entries: impl IntoIterator<Item = &'a LedgerEntry>, ids: &mut Ids) -> Self {
         let mut lists = Self::default();
         for entry in entries {
             match entry {
@@ -88,14 +90,14 @@ impl<'a> Lists<'a> {
         lists
     }
 
-    async fn write(self, connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    /// Adds the statements to a script.
+    pub(super) async fn add_to(self, script: &mut Script<'_>) -> Result<(), StoreError> {
         let settled: Vec<CallId> = self.settled.into_iter().collect();
         let mut reserved = Vec::with_capacity(self.reserved.len());
         for reservation in self.reserved.into_values() {
             reserved.extend(reservation.accounts.iter().map(|account| ReservationRow { reservation, account }));
         }
         let spent: Vec<(&Account, Amount)> = self.spent.into_iter().collect();
-        let mut script = Script::new(connection);
         script.list(UNRESERVE, &settled, |call_id| format!("\"{}\"", id_text("cal_", &call_id.0)));
         script.insert(&RESERVATIONS, &reserved, ReservationRow::bind).await?;
         script.insert(&SPENDING, &spent, bind_spent).await?;
@@ -103,8 +105,7 @@ impl<'a> Lists<'a> {
         script.insert(&REQUESTS, &self.requests, bind_request).await?;
         script.insert(&SPANS, &self.spans, SpanRow::bind).await?;
         script.insert(&SEARCHES, &self.searches, |search, to| bind_search(search, to)).await?;
-        script.insert(&EVENTS, &self.events, |event, to| bind_event(event, to)).await?;
-        script.flush().await
+        script.insert(&EVENTS, &self.events, |event, to| bind_event(event, to)).await
     }
 }
 

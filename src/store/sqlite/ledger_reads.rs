@@ -6,14 +6,16 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
 use crate::domain::{
-    LlmCall, Nanousd, SearchRecord, SpanRecord, TenantId, Timestamp, TraceId, TraceRecord, TraceStory,
+    LlmCall, Nanousd, SearchRecord, SpanRecord, TaskFailure, TenantId, Timestamp, TraceId, TraceRecord, TraceStep,
+    TraceStory,
 };
-use crate::store::{StoreError, TRACE_MAX_ROWS, UsageBy, UsageRow};
+use crate::store::{StoreError, TRACE_MAX_ROWS, TaskCost, UsageBy, UsageRow};
 
-use super::codec::Columns;
+use super::codec::{Columns, from_text};
 use super::ledger_rows::{
     call_columns, read_call, read_request, read_search, read_span, request_columns, search_columns, span_columns,
 };
+use super::task_rows::{failure_columns, read_failure, take_number};
 
 const REQUESTS: &str = concat!(
     "SELECT ",
@@ -36,10 +38,20 @@ const CALLS: &str = concat!(
     call_columns!(),
     " FROM llm_calls WHERE trace_id = $1 AND tenant = $2 ORDER BY started_at, call_id, attempt LIMIT $3"
 );
+// Steps that were taken over were done under another trace.
+const STEPS: &str = "SELECT t.task_id, t.run, t.kind, s.step, s.item, s.items, s.attempt, s.started_at, s.finished_at \
+    FROM tasks t JOIN task_steps s ON s.task = t.id WHERE t.trace_id = $1 AND t.tenant = $2 AND s.is_copy = 0 \
+    ORDER BY s.started_at, s.position, s.item LIMIT $3";
+const FAILURES: &str = concat!(
+    "SELECT ",
+    failure_columns!(),
+    " FROM task_failures WHERE task IN (SELECT id FROM tasks WHERE trace_id = $1 AND tenant = $2) \
+      ORDER BY at, id LIMIT $3"
+);
 
 /// The statements that tell a trace.
 #[cfg(test)]
-pub(super) const TRACE_READS: [&str; 4] = [REQUESTS, SPANS, SEARCHES, CALLS];
+pub(super) const TRACE_READS: [&str; 6] = [REQUESTS, SPANS, SEARCHES, CALLS, STEPS, FAILURES];
 
 /// What the tenant did under this trace id; `None` if that is nothing.
 pub(super) async fn trace(
@@ -51,10 +63,10 @@ pub(super) async fn trace(
     let requests = told.requests().await?;
     let searches: Vec<SearchRecord> = told.rows(SEARCHES).await?.iter().map(read_search).collect::<Result<_, _>>()?;
     let calls: Vec<LlmCall> = told.rows(CALLS).await?.iter().map(read_call).collect::<Result<_, _>>()?;
-    if requests.is_empty() && searches.is_empty() && calls.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(TraceStory { requests, searches, calls }))
+    let steps: Vec<TraceStep> = told.rows(STEPS).await?.iter().map(read_trace_step).collect::<Result<_, _>>()?;
+    let failures: Vec<TaskFailure> = told.rows(FAILURES).await?.iter().map(read_failure).collect::<Result<_, _>>()?;
+    let story = TraceStory { requests, searches, calls, steps, failures };
+    Ok((story != TraceStory::default()).then_some(story))
 }
 
 struct Told<'a> {
@@ -88,10 +100,31 @@ impl Told<'_> {
     }
 }
 
+fn read_trace_step(row: &SqliteRow) -> Result<TraceStep, StoreError> {
+    let mut columns = Columns::of(row);
+    Ok(TraceStep {
+        task_id: from_text("tasks.task_id", columns.take()?)?,
+        run: take_number(&mut columns)?,
+        kind: from_text("tasks.kind", columns.take()?)?,
+        step: from_text("task_steps.step", columns.take()?)?,
+        item: take_number(&mut columns)?,
+        of: take_number(&mut columns)?,
+        attempt: take_number(&mut columns)?,
+        started_at: Timestamp(columns.take()?),
+        finished_at: Timestamp(columns.take()?),
+    })
+}
+
 // A sum over 64 bits is an error in SQLite. Halves of 32 bits can be added two thousand million times.
 macro_rules! halves {
     ($value:literal) => {
         concat!("SUM((", $value, ") >> 32), SUM((", $value, ") & 4294967295)")
+    };
+}
+// The same over rows that may be none.
+macro_rules! coalesced_halves {
+    ($value:literal) => {
+        concat!("COALESCE(SUM((", $value, ") >> 32), 0), COALESCE(SUM((", $value, ") & 4294967295), 0)")
     };
 }
 macro_rules! usage_by {
@@ -150,6 +183,34 @@ pub(super) async fn usage(
         });
     }
     Ok(usage)
+}
+
+/// The statement of [`cost`].
+pub(super) const COST: &str = concat!(
+    "SELECT COUNT(*), ",
+    coalesced_halves!("input_tokens"),
+    ", ",
+    coalesced_halves!("output_tokens"),
+    ", ",
+    coalesced_halves!("cost_nanousd"),
+    " FROM llm_calls WHERE trace_id = $1 AND tenant = $2"
+);
+
+/// The tenant's calls under a trace id, added up.
+pub(super) async fn cost(
+    connection: &mut SqliteConnection,
+    tenant: &TenantId,
+    trace: TraceId,
+) -> Result<TaskCost, StoreError> {
+    let query = sqlx::query(COST).bind(trace.to_string()).bind(tenant.as_str());
+    let row = query.fetch_one(&mut *connection).await?;
+    let mut columns = Columns::of(&row);
+    Ok(TaskCost {
+        calls: columns.unsigned()?,
+        input_tokens: take_sum(&mut columns)?,
+        output_tokens: take_sum(&mut columns)?,
+        cost: Nanousd(take_sum(&mut columns)?),
+    })
 }
 
 /// What `halves!` selects; at most what 64 bits hold.

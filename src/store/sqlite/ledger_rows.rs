@@ -56,10 +56,7 @@ pub(super) fn bind_call(call: &LlmCall, to: &mut Parameters) {
     to.add(call.tenant.as_str()).add(call.task.as_str());
     to.add(call.session_id.as_deref()).add(call.key_id.as_deref());
     to.add(call.provider.as_str()).add(call.model.as_str()).add(call.answered_model.as_deref());
-    let prompt = call.prompt.as_ref();
-    to.add(prompt.map(|prompt| prompt.name.as_str()));
-    to.add(prompt.map(|prompt| prompt.version.as_str()));
-    to.add(prompt.map(|prompt| prompt.hash.as_str()));
+    bind_prompt(call.prompt.as_ref(), to);
     to.add(call.started_at.0).add_saturated(call.latency_us);
     to.add(call.first_token_us.map(saturated)).add(call.outcome.as_str());
     to.add(call.status.map(i64::from)).add(call.finish.as_deref()).add(i64::from(call.is_streamed));
@@ -104,7 +101,15 @@ pub(super) fn read_call(row: &SqliteRow) -> Result<LlmCall, StoreError> {
     })
 }
 
-fn take_prompt(columns: &mut Columns<'_>) -> Result<Option<PromptVersion>, StoreError> {
+/// Name, version and hash.
+pub(super) fn bind_prompt(prompt: Option<&PromptVersion>, to: &mut Parameters) {
+    to.add(prompt.map(|prompt| prompt.name.as_str()));
+    to.add(prompt.map(|prompt| prompt.version.as_str()));
+    to.add(prompt.map(|prompt| prompt.hash.as_str()));
+}
+
+/// Name, version and hash; none of them or all.
+pub(super) fn take_prompt(columns: &mut Columns<'_>) -> Result<Option<PromptVersion>, StoreError> {
     let (name, version, hash): (Option<String>, Option<String>, Option<String>) =
         (columns.take()?, columns.take()?, columns.take()?);
     let whole = name.zip(version).zip(hash);
@@ -247,6 +252,7 @@ pub(super) fn word<T>(
     from_word(word).ok_or_else(|| damaged(column, word))
 }
 
-fn saturated(number: u64) -> i64 {
+/// As far as SQLite can count.
+pub(super) fn saturated(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -18,14 +18,14 @@ use super::plan::Ids;
 /// "PLUM": stands in the header of every plumb database.
 const APPLICATION_ID: i64 = 0x504c_554d;
 /// The number of the newest migration.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 /// A row with a chunk's text or vector fills a page of 4 KiB so badly that a quarter is lost; of 8 KiB a tenth.
 pub(super) const PAGE_BYTES: u32 = 8192;
 /// What is left of the write-ahead log's file once a large transaction is through.
 const LOG_FILE_BYTES: u64 = 64 << 20;
 /// Prepared scripts of the writer: a handful of shapes covers all but the odd document write, and the ledger's differ by
-/// which of its eight lists have something in them, some dozens of ways.
-const WRITER_STATEMENTS: usize = 128;
+/// which of its eight lists have something in them, some dozens of ways; with the lists of tasks twice as many.
+const WRITER_STATEMENTS: usize = 256;
 const SYNCHRONOUS_FULL: i64 = 2;
 
 /// How the process before this one ended: closing removes the log.
@@ -199,7 +199,10 @@ async fn check_integrity(
 fn migrator() -> Migrator {
     let corpus = include_str!("../../../migrations/sqlite/0001_corpus.sql");
     let ledger = include_str!("../../../migrations/sqlite/0002_ledger.sql");
-    Migrator::with_migrations(vec![migration(1, "corpus", corpus), migration(2, "ledger", ledger)])
+    let tasks = include_str!("../../../migrations/sqlite/0003_tasks.sql");
+    let migrations = [(1, "corpus", corpus), (2, "ledger", ledger), (3, "tasks", tasks)];
+    let migrations = migrations.map(|(number, name, sql)| migration(number, name, sql));
+    Migrator::with_migrations(migrations.into())
 }
 
 fn migration(number: i64, name: &'static str, sql: &'static str) -> Migration {

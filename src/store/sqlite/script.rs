@@ -38,6 +38,12 @@ impl<'c> Script<'c> {
         self.push(sql);
     }
 
+    /// Adds one statement with the parameters that `bind` gives.
+    pub(super) fn add(&mut self, sql: &'static str, bind: impl FnOnce(&mut Parameters)) {
+        bind(&mut self.parameters);
+        self.push(sql);
+    }
+
     /// Adds rows in blocks. Large blocks leave at once, so that the scripts differ in few ways and stay prepared.
     pub(super) async fn insert<R>(
         &mut self,

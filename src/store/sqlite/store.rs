@@ -27,7 +27,7 @@ use super::catalog::NewCollection;
 use super::known::KnownCollections;
 use super::open::{self, Opened, PAGE_BYTES};
 use super::prepare::{Change, prepare, text_bytes};
-use super::readers::Readers;
+use super::readers::{Reader, Readers};
 use super::records::Generations;
 use super::writer::{Answer, Call, LedgerRequest, Request, Signals, Writer, WriterLimits};
 use super::{budgets, catalog, chunks, documents, ledger_reads, log};
@@ -140,7 +140,7 @@ impl SqliteStore {
         self.signals.commits.load(Ordering::Relaxed)
     }
 
-    async fn submit(&self, request: Request) -> Result<Answer, StoreError> {
+    pub(super) async fn send(&self, request: Request) -> Result<Answer, StoreError> {
         let calls = self.queue()?;
         let (answer, answered) = oneshot::channel();
         calls.try_send(Call { request, answer }).map_err(|refused| match refused {
@@ -151,14 +151,18 @@ impl SqliteStore {
         answered.await.map_err(|_| self.lost_writer())?
     }
 
-    // Waits for room in the queue: what the ledger is told has happened, and refusing it would lose it.
-    async fn submit_patiently(&self, request: LedgerRequest) -> Result<Answer, StoreError> {
+    /// Waits for room in the queue: what the ledger is told has happened, and refusing it would lose it.
+    pub(super) async fn send_patiently(&self, request: Request) -> Result<Answer, StoreError> {
         let calls = self.queue()?;
         let (answer, answered) = oneshot::channel();
-        let call = Call { request: Request::Ledger(request), answer };
-        calls.send(call).await.map_err(|_| self.lost_writer())?;
+        calls.send(Call { request, answer }).await.map_err(|_| self.lost_writer())?;
         drop(calls);
         answered.await.map_err(|_| self.lost_writer())?
+    }
+
+    /// A connection to read with.
+    pub(super) async fn lend(&self) -> Result<Reader<'_>, StoreError> {
+        self.readers.lend().await
     }
 
     fn queue(&self) -> Result<mpsc::Sender<Call>, StoreError> {
@@ -207,7 +211,7 @@ impl CorpusStore for SqliteStore {
             return Err(StoreError::TooManyCollections { limit });
         }
         let new = NewCollection { tenant: scope.tenant.clone(), name: name.clone(), profile: profile.clone() };
-        self.submit(Request::OpenCollection(new)).await?;
+        self.send(Request::OpenCollection(new)).await?;
         let created = self.collection(scope, name).await?;
         created.ok_or(StoreError::Sql(sqlx::Error::RowNotFound))
     }
@@ -239,7 +243,7 @@ impl CorpusStore for SqliteStore {
         }
         let mut outcomes = Vec::new();
         if !changes.is_empty() {
-            let answer = self.submit(Request::Write { tenant: scope.tenant.clone(), changes }).await?;
+            let answer = self.send(Request::Write { tenant: scope.tenant.clone(), changes }).await?;
             if let Answer::Outcomes(written) = answer {
                 outcomes = written;
             }
@@ -395,7 +399,7 @@ impl OperationLog for SqliteStore {
     }
 
     async fn mark_indexed(&self, generation: GenerationId, through: Sequence) -> Result<(), StoreError> {
-        self.submit(Request::MarkIndexed { generation, through }).await.map(drop)
+        self.send(Request::MarkIndexed { generation, through }).await.map(drop)
     }
 }
 
@@ -405,7 +409,7 @@ impl Ledger for SqliteStore {
         if entries.is_empty() {
             return Ok(());
         }
-        self.submit_patiently(LedgerRequest::Record(entries)).await.map(drop)
+        self.send_patiently(Request::Ledger(LedgerRequest::Record(entries))).await.map(drop)
     }
 
     async fn trace(&self, scope: &TenantScope, trace: TraceId) -> Result<Option<TraceStory>, StoreError> {
@@ -435,13 +439,14 @@ impl Ledger for SqliteStore {
     }
 
     async fn put_budget(&self, budget: Budget) -> Result<(), StoreError> {
-        self.submit_patiently(LedgerRequest::PutBudget(budget)).await.map(drop)
+        self.send_patiently(Request::Ledger(LedgerRequest::PutBudget(budget))).await.map(drop)
     }
 
     async fn forget_traces(&self, before: Timestamp) -> Result<u64, StoreError> {
         let mut removed = 0;
         // In parts, so that others may write in between.
-        while let Answer::Removed(rows @ 1..) = self.submit_patiently(LedgerRequest::ForgetTraces { before }).await? {
+        let request = || Request::Ledger(LedgerRequest::ForgetTraces { before });
+        while let Answer::Removed(rows @ 1..) = self.send_patiently(request()).await? {
             removed += rows;
         }
         Ok(removed)

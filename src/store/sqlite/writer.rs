@@ -8,16 +8,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::domain::{Budget, GenerationId, Sequence, TenantId, Timestamp};
-use crate::store::{LedgerEntry, StoreError, WriteOutcome};
+use crate::domain::{Budget, GenerationId, Sequence, Task, TenantId, Timestamp};
+use crate::store::{LedgerEntry, StoreError, Submitted, WriteOutcome};
 
 use super::catalog::{self, NewCollection};
 use super::codec::Columns;
 use super::failure::{Severity, Stage, severity, share, was_rolled_back_already};
 use super::group::{Item, apply_wave, waves};
-use super::ledger;
 use super::plan::Ids;
 use super::prepare::Change;
+use super::task_requests::{LeasedWrite, Reply, TaskRequest};
+use super::{ledger, task_requests, task_writes};
 
 /// How often the length of the write-ahead log is looked up, in commits.
 const COMMITS_BETWEEN_LOOKS: u64 = 16;
@@ -34,10 +35,19 @@ pub(super) struct Call {
 
 #[derive(Debug)]
 pub(super) enum Request {
-    Write { tenant: TenantId, changes: Vec<Change> },
+    Write {
+        tenant: TenantId,
+        changes: Vec<Change>,
+    },
     OpenCollection(NewCollection),
-    MarkIndexed { generation: GenerationId, through: Sequence },
+    MarkIndexed {
+        generation: GenerationId,
+        through: Sequence,
+    },
     Ledger(LedgerRequest),
+    Tasks(TaskRequest),
+    /// Those of one transaction are applied together.
+    Leased(LeasedWrite),
 }
 
 #[derive(Debug)]
@@ -58,6 +68,19 @@ pub(super) enum Answer {
     Done,
     /// How many rows went.
     Removed(u64),
+    Submitted(Box<Submitted>),
+    Task(Option<Box<Task>>),
+    /// One for each wish.
+    Claimed(Vec<Option<Task>>),
+    /// How many attempts of the call are known.
+    Attempts(u32),
+    /// How many tasks changed their state.
+    Changed(u64),
+    /// How many runs went, and whether none is left that should go.
+    Forgotten {
+        runs: u64,
+        is_all: bool,
+    },
 }
 
 /// What the writer lets others see.
@@ -96,7 +119,14 @@ enum Isolation {
 }
 
 /// One for each call. An error is the call's own: its neighbours are committed.
-type Answers = Vec<Result<Answer, StoreError>>;
+type Answers = Vec<Reply>;
+
+/// What is applied as one: in a savepoint of its own where writes are applied apart.
+enum Kept<'a> {
+    Ledger(&'a LedgerRequest),
+    Task(&'a TaskRequest),
+    Leased(&'a [&'a LeasedWrite]),
+}
 
 struct Failure {
     error: StoreError,
@@ -191,6 +221,7 @@ impl Writer {
             }
         }
         let mut outcomes = self.apply(&items, isolation, now).await?.into_iter();
+        let mut leased = self.write_under_leases(group, isolation, now).await?.into_iter();
         let mut answers = Vec::with_capacity(group.len());
         for call in group {
             answers.push(match &call.request {
@@ -200,7 +231,9 @@ impl Writer {
                     catalog::mark_indexed(&mut self.connection, *generation, *through, now).await?;
                     Ok(Answer::Done)
                 }
-                Request::Ledger(request) => self.keep(request, isolation, now).await?,
+                Request::Leased(_) => leased.next().expect("each write under a lease is answered"),
+                Request::Ledger(request) => self.keep(Kept::Ledger(request), isolation, now).await?.remove(0),
+                Request::Tasks(request) => self.keep(Kept::Task(request), isolation, now).await?.remove(0),
             });
         }
         let committed = sqlx::query("COMMIT").execute(&mut self.connection).await;
@@ -208,29 +241,56 @@ impl Writer {
         Ok(answers)
     }
 
-    // In the order of the calls: of two budgets with the same scope the later one holds.
-    async fn keep(
+    // Before all other requests about tasks: a caller that left a write behind and lets go of its task has written first.
+    async fn write_under_leases(
         &mut self,
-        request: &LedgerRequest,
+        group: &[Call],
         isolation: Isolation,
         now: Timestamp,
-    ) -> Result<Result<Answer, StoreError>, StoreError> {
+    ) -> Result<Answers, StoreError> {
+        let leased = group.iter().filter_map(|call| match &call.request {
+            Request::Leased(write) => Some(write),
+            _ => None,
+        });
+        let writes: Vec<&LeasedWrite> = leased.collect();
+        if isolation == Isolation::Together {
+            return self.keep(Kept::Leased(&writes), isolation, now).await;
+        }
+        let mut answers = Vec::with_capacity(writes.len());
+        for write in writes {
+            answers.extend(self.keep(Kept::Leased(&[write]), isolation, now).await?);
+        }
+        Ok(answers)
+    }
+
+    // In the order of the calls: of two budgets with the same scope the later one holds.
+    async fn keep(&mut self, kept: Kept<'_>, isolation: Isolation, now: Timestamp) -> Result<Answers, StoreError> {
         match isolation {
-            Isolation::Together => ledger::apply(&mut self.connection, &mut self.ids, request, now).await.map(Ok),
+            Isolation::Together => self.keep_plainly(kept, now).await,
             Isolation::Apart => {
                 let ids = self.ids;
                 sqlx::query("SAVEPOINT item").execute(&mut self.connection).await?;
-                let kept = match ledger::apply(&mut self.connection, &mut self.ids, request, now).await {
+                let answers = match self.keep_plainly(kept, now).await {
                     Err(error) if severity(&error, Stage::Statement) == Severity::Constraint => {
                         sqlx::query("ROLLBACK TO item").execute(&mut self.connection).await?;
                         self.ids = ids;
-                        Err(error)
+                        vec![Err(error)]
                     }
-                    other => Ok(other?),
+                    other => other?,
                 };
                 sqlx::query("RELEASE item").execute(&mut self.connection).await?;
-                Ok(kept)
+                Ok(answers)
             }
+        }
+    }
+
+    async fn keep_plainly(&mut self, kept: Kept<'_>, now: Timestamp) -> Result<Answers, StoreError> {
+        match kept {
+            Kept::Ledger(request) => {
+                Ok(vec![Ok(ledger::apply(&mut self.connection, &mut self.ids, request, now).await?)])
+            }
+            Kept::Task(request) => Ok(vec![task_requests::apply(&mut self.connection, request, now).await?]),
+            Kept::Leased(writes) => task_writes::apply(&mut self.connection, &mut self.ids, writes, now).await,
         }
     }
 
@@ -326,6 +386,8 @@ impl Call {
             Request::Ledger(LedgerRequest::Record(entries)) => {
                 (entries.len() / ENTRIES_LIKE_A_WRITE, entries.iter().map(LedgerEntry::bytes).sum())
             }
+            Request::Leased(write) => (write.ledger.len() / ENTRIES_LIKE_A_WRITE, write.bytes()),
+            Request::Tasks(request) => (0, request.bytes()),
             Request::OpenCollection(_) | Request::MarkIndexed { .. } | Request::Ledger(_) => (0, 0),
         }
     }

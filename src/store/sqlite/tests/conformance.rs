@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::store::conformance::{conformance, replay, steps};
+use crate::store::conformance::{conformance, deeds, live, replay, steps};
 
 use super::fixture::fresh;
 
@@ -17,6 +17,16 @@ proptest! {
         runtime.block_on(async {
             let fresh = fresh().await;
             replay(fresh.subject(), &steps).await;
+            fresh.store.close().await.unwrap();
+        });
+    }
+
+    #[test]
+    fn any_life_of_tasks_is_what_a_plain_list_would_tell(deeds in deeds()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let fresh = fresh().await;
+            live(fresh.subject(), &deeds).await;
             fresh.store.close().await.unwrap();
         });
     }

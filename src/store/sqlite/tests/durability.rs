@@ -8,6 +8,7 @@ use crate::store::conformance::{Ingest, Subject, collection_name, paragraph, sco
 use crate::store::{IntegrityCheck, SqliteStore, StoreSettings, WithEmbeddings, WriteOutcome};
 
 use super::child;
+use super::fixture::subject;
 
 const WRITERS: usize = 4;
 
@@ -22,7 +23,7 @@ fn ingest(number: usize) -> Ingest {
 async fn child_writes_until_killed() {
     let Some(path) = child::argument() else { return };
     let store = SqliteStore::open(Path::new(&path), StoreSettings::default()).await.unwrap();
-    let store = Subject { corpus: &store, log: &store, ledger: &store };
+    let store = subject(&store);
     let owner = scope("acme");
     store.open(&owner, "c").await;
     let writer = |first: usize| {
@@ -48,7 +49,7 @@ async fn an_acknowledged_document_survives_kill_9() {
 
         let settings = StoreSettings { integrity_check: IntegrityCheck::AfterCrash, ..StoreSettings::default() };
         let store = SqliteStore::open(&path, settings).await.unwrap();
-        let recovered = check_recovered(Subject { corpus: &store, log: &store, ledger: &store }).await;
+        let recovered = check_recovered(subject(&store)).await;
         assert!(acked.len() >= acknowledgements);
         assert!(acked.is_subset(&recovered), "lost: {:?}", acked.difference(&recovered).collect::<Vec<_>>());
         store.close().await.unwrap();

@@ -14,7 +14,7 @@ pub(super) struct Fresh {
 
 impl Fresh {
     pub(super) fn subject(&self) -> Subject<'_> {
-        Subject { corpus: &self.store, log: &self.store, ledger: &self.store }
+        subject(&self.store)
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -27,6 +27,11 @@ impl Fresh {
         let path = self.path();
         Self { store: SqliteStore::open(&path, StoreSettings::default()).await.unwrap(), ..self }
     }
+}
+
+/// The store as every promise sees it.
+pub(super) fn subject(store: &SqliteStore) -> Subject<'_> {
+    Subject { corpus: store, log: store, ledger: store, tasks: store, queue: store }
 }
 
 pub(super) async fn fresh() -> Fresh {

@@ -10,4 +10,5 @@ mod generations;
 mod ledger;
 mod opening;
 mod plans;
+mod tasks;
 mod writing;

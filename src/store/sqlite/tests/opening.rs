@@ -8,12 +8,12 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteSynchronous};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use crate::domain::{Sequence, Timestamp};
-use crate::store::conformance::{Ingest, call, collection_name, scope};
+use crate::store::conformance::{Ingest, call, collection_name, new_task, scope};
 use crate::store::sqlite::open::{Durability, check_durability, read_durability};
 use crate::store::sqlite::{catalog, failure};
 use crate::store::{
     CorpusStore as _, IntegrityCheck, Ledger as _, LedgerEntry, OperationLog as _, SqliteStore, StoreError,
-    StoreSettings,
+    StoreSettings, TaskStore as _,
 };
 
 use super::fixture::{Fresh, fresh};
@@ -100,10 +100,9 @@ async fn a_newer_database_is_refused_and_stays_as_it_is() {
 #[tokio::test]
 async fn a_database_from_before_the_ledger_is_migrated_and_keeps_its_documents() {
     let fresh = closed_with_documents().await;
-    let drop_table = |table: &&str| format!("DROP TABLE {table};");
-    let drop_tables: String = LEDGER_TABLES.iter().map(drop_table).collect();
-    let undo = "DELETE FROM _sqlx_migrations WHERE version = 2; PRAGMA user_version = 1;";
-    run(&fresh.path(), &format!("{drop_tables}{undo}")).await;
+    undo_tasks(&fresh.path()).await;
+    drop_all(&fresh.path(), &LEDGER_TABLES).await;
+    run(&fresh.path(), "DELETE FROM _sqlx_migrations WHERE version = 2; PRAGMA user_version = 1;").await;
     let owner = scope("acme");
     let call = call("acme", 1);
 
@@ -115,6 +114,40 @@ async fn a_database_from_before_the_ledger_is_migrated_and_keeps_its_documents()
     assert_eq!(documents.items.len(), 200);
     assert_eq!(fresh.store.last_sequence().await.unwrap(), Sequence(200));
 }
+
+#[tokio::test]
+async fn a_database_from_before_tasks_is_migrated_and_keeps_its_ledger() {
+    let fresh = closed_with_documents().await;
+    let (owner, call) = (scope("acme"), call("acme", 1));
+    let fresh = fresh.reopen().await;
+    fresh.store.record(vec![LedgerEntry::Call(Box::new(call.clone()))]).await.unwrap();
+    fresh.store.close().await.unwrap();
+    undo_tasks(&fresh.path()).await;
+
+    let fresh = fresh.reopen().await;
+
+    let task = fresh.store.submit(&owner, new_task(1)).await.unwrap().task;
+    assert_eq!(fresh.store.task(&owner, task.id, None).await.unwrap(), Some(task));
+    assert_eq!(fresh.store.trace(&owner, call.trace_id).await.unwrap().unwrap().calls, [call]);
+    let documents = fresh.store.documents(&owner, &collection_name("c"), None, 500).await.unwrap();
+    assert_eq!(documents.items.len(), 200);
+}
+
+/// Makes format 2 of format 3.
+async fn undo_tasks(path: &Path) {
+    run(path, "DROP VIEW task_days").await;
+    drop_all(path, &TASK_TABLES).await;
+    run(path, "DELETE FROM _sqlx_migrations WHERE version = 3; PRAGMA user_version = 2;").await;
+}
+
+async fn drop_all(path: &Path, tables: &[&str]) {
+    let drop_tables: String = tables.iter().map(|table| format!("DROP TABLE {table};")).collect();
+    run(path, &drop_tables).await;
+}
+
+/// What migration 3 makes, children first.
+const TASK_TABLES: [&str; 8] =
+    ["task_calls", "task_failures", "task_steps", "task_outputs", "task_inputs", "tasks", "task_counts", "runners"];
 
 /// What migration 2 makes, children first.
 const LEDGER_TABLES: [&str; 8] =

@@ -5,8 +5,11 @@ use std::time::Duration;
 use futures::FutureExt as _;
 
 use crate::domain::Sequence;
-use crate::store::conformance::{Ingest, scope};
-use crate::store::{CorpusStore as _, DocumentWrite, OperationLog as _, StoreError, StoreSettings, WriteOutcome};
+use crate::store::conformance::{Ingest, lease, new_task, record, runner, scope};
+use crate::store::{
+    CorpusStore as _, DocumentWrite, OperationLog as _, StoreError, StoreSettings, TaskQueue as _, TaskStore as _,
+    WriteOutcome,
+};
 
 use super::child;
 use super::fixture::{fresh, fresh_with};
@@ -154,6 +157,7 @@ async fn child_writes_until_the_disk_fails() {
     let kept = Ingest::new("c", "kept", &[1]);
     fresh.subject().put(&owner, &kept).await;
     let collection = fresh.subject().open(&owner, "c").await;
+    let task = fresh.store.submit(&owner, new_task(1)).await.unwrap().task;
     limit_file_size(1 << 20);
     let mut big = Ingest::new("c", "big", &[]);
     big.paragraphs = vec!["x".repeat(4 << 20)];
@@ -169,6 +173,10 @@ async fn child_writes_until_the_disk_fails() {
     assert!(matches!(refused, Err(StoreError::Poisoned)), "{refused:?}");
     let content = fresh.store.content(&owner, &kept.collection, &kept.document, None).await.unwrap();
     assert_eq!(content, Some(kept.text()), "reads go on");
+    let refused = fresh.store.checkpoint(lease(&task, runner(1)), record(0, 1), Vec::new()).await;
+    assert!(matches!(refused, Err(StoreError::Poisoned)), "{refused:?}");
+    assert!(matches!(fresh.store.submit(&owner, new_task(2)).await, Err(StoreError::Poisoned)));
+    assert_eq!(fresh.store.task(&owner, task.id, None).await.unwrap(), Some(task));
     println!("POISONED AS PROMISED");
 }
 

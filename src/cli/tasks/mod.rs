@@ -1,0 +1,11 @@
+//! `plumb tasks`: asking for durable work, watching it, stopping it, doing it again.
+
+mod args;
+mod board;
+mod ids;
+mod run;
+mod show;
+mod watch;
+
+pub use args::TasksArguments;
+pub use run::run;

@@ -1,0 +1,58 @@
+//! All kinds of work with what they need.
+
+use std::sync::Arc;
+
+use crate::answer::Answerer;
+use crate::gateway::Gateway;
+use crate::ingest::Ingestor;
+use crate::search::{SearchDefaults, Searcher};
+use crate::store::{CorpusStore, Ledger, OperationLog, TaskStore};
+use crate::tasks::JobHandler;
+
+use super::embed::EmbedJob;
+use super::ingest::IngestJob;
+use super::map::MapJob;
+use super::pipeline::PipelineJob;
+use super::retention::{Keep, RetentionJob};
+use super::settings::JobSettings;
+use super::state::States;
+
+/// What the kinds of work need.
+pub struct JobParts {
+    pub store: Arc<dyn CorpusStore>,
+    pub log: Arc<dyn OperationLog>,
+    pub searcher: Arc<Searcher>,
+    pub defaults: SearchDefaults,
+    pub answerer: Arc<Answerer>,
+    pub gateway: Gateway,
+    pub ingestor: Arc<Ingestor>,
+    pub ledger: Arc<dyn Ledger>,
+    pub tasks: Arc<dyn TaskStore>,
+    /// For `retention`.
+    pub keep: Keep,
+    pub settings: JobSettings,
+}
+
+/// One handler for each kind.
+pub fn handlers(parts: JobParts) -> Vec<Arc<dyn JobHandler>> {
+    let settings = Arc::new(parts.settings);
+    let states = States { store: Arc::clone(&parts.store), log: parts.log };
+    vec![
+        Arc::new(MapJob {
+            store: Arc::clone(&parts.store),
+            gateway: parts.gateway.clone(),
+            settings: Arc::clone(&settings),
+        }),
+        Arc::new(PipelineJob {
+            states: states.clone(),
+            searcher: parts.searcher,
+            defaults: parts.defaults,
+            answerer: parts.answerer,
+            gateway: parts.gateway,
+            settings: Arc::clone(&settings),
+        }),
+        Arc::new(IngestJob { ingestor: Arc::clone(&parts.ingestor), states, settings }),
+        Arc::new(EmbedJob { ingestor: parts.ingestor, store: parts.store }),
+        Arc::new(RetentionJob { ledger: parts.ledger, tasks: parts.tasks, keep: parts.keep }),
+    ]
+}
