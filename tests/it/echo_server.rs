@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -28,6 +29,9 @@ pub struct EchoServer {
 
 struct Books {
     latency: Duration,
+    /// The request, by its number from 1, that is never answered.
+    stalled: Option<u64>,
+    answered: AtomicU64,
     /// Requests begun, by key.
     asked: Mutex<HashMap<String, u64>>,
 }
@@ -35,9 +39,18 @@ struct Books {
 impl EchoServer {
     /// Each reply takes `latency`.
     pub async fn start(latency: Duration) -> Self {
+        Self::with(latency, None).await
+    }
+
+    /// As [`Self::start`], but the `stalled`-th request waits until its client has gone.
+    pub async fn start_stalling(stalled: u64) -> Self {
+        Self::with(Duration::ZERO, Some(stalled)).await
+    }
+
+    async fn with(latency: Duration, stalled: Option<u64>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let books = Arc::new(Books { latency, asked: Mutex::default() });
+        let books = Arc::new(Books { latency, stalled, answered: AtomicU64::new(0), asked: Mutex::default() });
         let router = Router::new().route("/v1/chat/completions", post(reply)).with_state(Arc::clone(&books));
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { address, books, serving }
@@ -50,6 +63,11 @@ impl EchoServer {
     /// How often each call was made.
     pub fn asked(&self) -> HashMap<String, u64> {
         self.books.asked.lock().clone()
+    }
+
+    /// Replies that were sent.
+    pub fn answered(&self) -> u64 {
+        self.books.answered.load(Ordering::Acquire)
     }
 
     /// Requests in all.
@@ -66,12 +84,20 @@ impl Drop for EchoServer {
 
 async fn reply(State(books): State<Arc<Books>>, headers: HeaderMap, Json(request): Json<Value>) -> Json<Value> {
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok()).unwrap_or("none").to_owned();
-    *books.asked.lock().entry(key.clone()).or_default() += 1;
+    let number = {
+        let mut asked = books.asked.lock();
+        *asked.entry(key.clone()).or_default() += 1;
+        asked.values().sum::<u64>()
+    };
+    if books.stalled == Some(number) {
+        std::future::pending::<()>().await;
+    }
     tokio::time::sleep(books.latency).await;
     let content = match request["response_format"].is_object() {
         true => json!({"echo": key}).to_string(),
         false => format!("echo of {key} [1]"),
     };
+    books.answered.fetch_add(1, Ordering::AcqRel);
     Json(json!({
         "id": key,
         "model": request["model"],

@@ -15,5 +15,6 @@ mod model_server;
 mod process;
 mod search_keeps_promises;
 mod survives_kill;
+mod tasks_go_on;
 mod tasks_survive_kill;
 mod traces_tell_the_story;
