@@ -121,8 +121,11 @@ impl App {
     pub async fn start(config: Config) -> Result<Self, AppError> {
         crate::gateway::install_tls();
         let directory = DataDirectory::open(&config.server.data_dir).map_err(open_failed)?;
-        let store = SqliteStore::open(&directory.database(), config.store.clone()).await.map_err(AppError::Store)?;
-        let store = Arc::new(store);
+        // One clock for the waits that the store writes and for the runner that ends them.
+        let clock = gateway::steady_clock();
+        let database = directory.database();
+        let opened = SqliteStore::open_with_clock(&database, config.store.clone(), clock.clone()).await;
+        let store = Arc::new(opened.map_err(AppError::Store)?);
         let cache = open_cache(&config, directory.path().join("cache")).await;
         let models = load_models(&config, cache.clone()).await?;
         let compute = Arc::new(ComputePool::new(config.compute.resolved_threads(), config.compute.queue)?);
@@ -145,7 +148,6 @@ impl App {
         let ledger = store.clone() as Arc<dyn Ledger>;
         // Nobody else has the directory, so nobody works on what the last process held. Before the budgets are loaded,
         // since calls that were cut off are charged here.
-        let clock = gateway::steady_clock();
         store.take_back_all(clock()).await.map_err(AppError::Store)?;
         let running =
             RunningGateway::start(&config, directory.path(), ledger.clone(), cache.clone(), clock.clone()).await?;

@@ -16,6 +16,8 @@ pub enum Permission {
     Admin,
 }
 
+super::ledger::words!(Permission: Search = "search", Answer = "answer", Write = "write", Admin = "admin");
+
 /// Which documents of the tenant can be seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Visibility {

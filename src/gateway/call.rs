@@ -182,6 +182,13 @@ impl Gateway {
         self.0.plan.load().named(task, model).is_some()
     }
 
+    /// The models that a task's calls are made with where they name none, as `provider/model`, in order.
+    pub fn route_models(&self, task: &str) -> Vec<String> {
+        let plan = self.0.plan.load();
+        let models = plan.route(task).map(|route| route.models.as_slice()).unwrap_or_default();
+        models.iter().map(|model| format!("{}/{}", model.provider, model.model)).collect()
+    }
+
     /// Providers that are left alone for now because they failed too often.
     pub fn broken_providers(&self) -> Vec<String> {
         self.0.plan.load().broken_providers().into_iter().map(str::to_owned).collect()

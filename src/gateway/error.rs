@@ -87,6 +87,9 @@ pub enum Work {
     Unknown,
 }
 
+/// How long to wait before a call that the kill switch forbids is worth another try.
+const KILLED_RETRY: Duration = Duration::from_secs(60);
+
 impl GatewayError {
     /// The error itself, where it is shared.
     pub fn root(&self) -> &Self {
@@ -168,6 +171,8 @@ impl GatewayError {
             Self::Status { retry_after, .. } | Self::BudgetExceeded { retry_after, .. } => *retry_after,
             Self::TokenRate { retry_after, .. } | Self::BreakerOpen { retry_after, .. } => Some(*retry_after),
             Self::Shared(failure) => failure.error.retry_after(),
+            // People turn it off, and they are not quick.
+            Self::Killed { .. } => Some(KILLED_RETRY),
             _ => None,
         }
     }

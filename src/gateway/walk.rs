@@ -261,6 +261,7 @@ impl Walk {
     async fn open_attempt(&mut self, delivery: super::attempt::Delivery) -> Result<(), GatewayError> {
         self.core.kill.check()?;
         self.request.model.clone_from(&self.model.model);
+        self.request.call_id = self.key_of_model();
         self.tries += 1;
         let upstream = Arc::clone(&self.model.upstream);
         let admitted = tokio::select! {
@@ -282,6 +283,17 @@ impl Walk {
             open.admission = Some(admission);
         }
         Ok(())
+    }
+
+    /// The call's own id for the first model; for the others one that follows from it: another body under the same key
+    /// is refused by servers that look.
+    fn key_of_model(&self) -> CallId {
+        let is_first = self.route.models.first().is_some_and(|first| Arc::ptr_eq(first, &self.model));
+        if is_first {
+            return self.call_id;
+        }
+        let model = (self.model.provider.as_bytes(), self.model.model.as_bytes());
+        CallId(crate::domain::hash_parts(&[b"fallback", &self.call_id.0, model.0, model.1]))
     }
 
     fn attempt_span(&self) -> tracing::Span {

@@ -103,7 +103,7 @@ impl Default for HttpSettings {
             max_queued_answers: 64,
             max_concurrent_uploads: 8,
             max_queued_uploads: 32,
-            max_concurrent_watches: 256,
+            max_concurrent_watches: 64,
             max_queued_watches: 64,
             wait_task_timeout_ms: 20_000,
             max_task_delay_s: 2_592_000,

@@ -42,6 +42,8 @@ pub enum ItemError {
     Busy { queue: &'static str, waited_ms: u64 },
     #[error("collection \"{collection}\" would be new, and no more than {limit} are allowed; use one that is there")]
     TooManyCollections { collection: String, limit: usize },
+    #[error("the document was changed or removed after this content was sent; what is there now stays")]
+    Superseded,
     #[error("the document could not be stored")]
     Store(#[source] StoreError),
     #[error("the program failed while it worked on this document")]
@@ -62,6 +64,7 @@ impl ItemError {
             | Self::NotAVector { .. }
             | Self::TooManyCollections { .. } => ErrorKind::Unprocessable,
             Self::TooLong { .. } | Self::TooManyChunks { .. } => ErrorKind::TooLarge,
+            Self::Superseded => ErrorKind::Conflict,
             Self::Parse(source) => source.kind(),
             Self::ChunkerUnavailable { .. } | Self::Busy { .. } => ErrorKind::Unavailable,
             Self::Store(source) => source.kind(),

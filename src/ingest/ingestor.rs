@@ -103,6 +103,38 @@ impl Ingestor {
         self.commit(scope, prepared).await
     }
 
+    /// As [`Ingestor::put`] of one document that was sent when the operation `seen` was its newest (`None`: there was no
+    /// such document): what was written to it since then stays, and this content is refused as
+    /// [`ItemError::Superseded`], unless it is the content that is there.
+    pub async fn put_unless_newer(
+        &self,
+        scope: &TenantScope,
+        document: IncomingDocument,
+        seen: Option<Sequence>,
+    ) -> Result<IngestOutcome, IngestError> {
+        let (collection, id) = (document.collection.clone(), document.document_id());
+        let mut prepared = self.prepare(scope, vec![Ok(document)]).await?;
+        let found = self.newest(scope, &collection, &id).await?;
+        for slot in &mut prepared.slots {
+            if found != seen && matches!(slot.state, SlotState::Ready { .. }) {
+                slot.state = SlotState::Failed(ItemError::Superseded);
+            }
+        }
+        let outcome = self.commit(scope, prepared).await?.pop();
+        Ok(outcome.expect("one document has one outcome"))
+    }
+
+    /// The newest operation on a document; `None` if there is none or it was removed.
+    pub async fn newest(
+        &self,
+        scope: &TenantScope,
+        collection: &CollectionName,
+        document: &DocumentId,
+    ) -> Result<Option<Sequence>, IngestError> {
+        let states = self.store.states(scope, collection, std::slice::from_ref(document)).await?;
+        Ok(states.into_iter().flatten().next().map(|state| state.sequence))
+    }
+
     /// Makes a document and all its versions unreachable, from the next response on. `None`: there is none.
     pub async fn delete(
         &self,

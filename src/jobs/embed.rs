@@ -35,6 +35,10 @@ impl JobHandler for EmbedJob {
         TaskKind::new(KIND).expect("a plain word is a valid name")
     }
 
+    fn permission(&self) -> Permission {
+        Permission::Admin
+    }
+
     fn is_public(&self) -> bool {
         false
     }

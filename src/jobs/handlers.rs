@@ -44,14 +44,14 @@ pub fn handlers(parts: JobParts) -> Vec<Arc<dyn JobHandler>> {
             settings: Arc::clone(&settings),
         }),
         Arc::new(PipelineJob {
-            states: states.clone(),
+            states,
             searcher: parts.searcher,
             defaults: parts.defaults,
             answerer: parts.answerer,
             gateway: parts.gateway,
             settings: Arc::clone(&settings),
         }),
-        Arc::new(IngestJob { ingestor: Arc::clone(&parts.ingestor), states, settings }),
+        Arc::new(IngestJob { ingestor: Arc::clone(&parts.ingestor), settings }),
         Arc::new(EmbedJob { ingestor: parts.ingestor, store: parts.store }),
         Arc::new(RetentionJob { ledger: parts.ledger, tasks: parts.tasks, keep: parts.keep }),
     ]

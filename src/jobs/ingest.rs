@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::domain::{
-    CollectionName, ContentHash, DocumentId, ErrorKind, JsonText, Permission, Principal, TaskKind, TaskProblem,
-    TenantScope,
+    CollectionName, ContentHash, DocumentId, ErrorKind, JsonText, Permission, Principal, Sequence, TaskKind,
+    TaskProblem, TenantScope,
 };
 use crate::ingest::{IncomingBody, IncomingDocument, IngestOutcome, IngestStatus, Ingestor};
 use crate::search::DEFAULT_COLLECTION;
@@ -18,14 +18,12 @@ use crate::tasks::{JobHandler, Prepared, TaskError, Work};
 use super::fault::{not_json, of_ingest, permit};
 use super::input::{Faults, read_value};
 use super::settings::JobSettings;
-use super::state::States;
 
 const KIND: &str = "ingest";
 
 /// See the module.
 pub(super) struct IngestJob {
     pub ingestor: Arc<Ingestor>,
-    pub states: States,
     pub settings: Arc<JobSettings>,
 }
 
@@ -41,6 +39,8 @@ struct IngestRequest {
 #[derive(Debug, Serialize, Deserialize)]
 struct IngestInput {
     documents: Vec<DocumentInput>,
+    /// Of each document, the newest operation on it when the task was asked for.
+    seen: Vec<Option<Sequence>>,
 }
 
 /// A document with its text.
@@ -173,31 +173,39 @@ impl JobHandler for IngestJob {
         TaskKind::new(KIND).expect("a plain word is a valid name")
     }
 
+    fn permission(&self) -> Permission {
+        Permission::Write
+    }
+
     async fn prepare(&self, scope: &TenantScope, input: JsonText, _: Option<String>) -> Result<Prepared, TaskError> {
         permit(scope, Permission::Write, KIND)?;
         let documents = check(&input, self.settings.max_ingest_documents)?;
-        let mut collections: Vec<CollectionName> =
-            documents.iter().filter_map(|document| document.collection.clone()).collect();
-        collections.sort();
-        collections.dedup();
+        let mut seen = Vec::with_capacity(documents.len());
+        for document in &documents {
+            let incoming = document.incoming();
+            let newest = self.ingestor.newest(scope, &incoming.collection, &incoming.document_id()).await;
+            seen.push(newest.map_err(of_ingest)?);
+        }
         Ok(Prepared {
-            // After any write the same documents are other work: one of them may have been deleted meanwhile.
-            context: self.states.of(scope, &collections).await?,
+            // What was seen of the documents is part of the input, so that the same content sent again after another one
+            // is other work.
+            context: ContentHash::of(KIND.as_bytes()),
             prompt: None,
             model: None,
             total: Some(documents.len() as u64),
-            input: JsonText::of(&IngestInput { documents }).map_err(not_json)?,
+            input: JsonText::of(&IngestInput { documents, seen }).map_err(not_json)?,
         })
     }
 
     async fn run(&self, work: &Work) -> Result<JsonText, TaskError> {
-        let documents = work.input::<IngestInput>()?.documents;
+        let IngestInput { documents, seen } = work.input()?;
         let items: Vec<ItemInput> = documents.iter().enumerate().map(|(place, one)| item_input(place, one)).collect();
-        let (documents, scope) = (&documents, &work.task().scope);
+        let (documents, seen, scope) = (&documents, &seen, &work.task().scope);
         let put = |item: ItemInput, _| async move {
             let document = documents.get(item.document).ok_or_else(|| of_item("there is no such document"))?;
-            let outcomes = self.ingestor.put(scope, vec![document.incoming()]).await.map_err(of_ingest)?;
-            taken(outcomes)
+            let seen = seen.get(item.document).copied().flatten();
+            let put = self.ingestor.put_unless_newer(scope, document.incoming(), seen).await;
+            taken(put.map_err(of_ingest)?)
         };
         let outcomes = work.fan_out("ingest", &items, put).await?;
         Ok(JsonText::of_value(&result(&items, outcomes)))
@@ -213,8 +221,7 @@ fn of_item(detail: &str) -> TaskError {
     TaskError::failed(ErrorKind::Internal, detail)
 }
 
-fn taken(mut outcomes: Vec<IngestOutcome>) -> Result<Taken, TaskError> {
-    let outcome = outcomes.pop().ok_or_else(|| of_item("nothing became of the document"))?;
+fn taken(outcome: IngestOutcome) -> Result<Taken, TaskError> {
     if let Some(error) = outcome.error {
         return Err(TaskError::failed(error.kind(), error.to_string()));
     }

@@ -40,6 +40,10 @@ impl JobHandler for RetentionJob {
         TaskKind::new(KIND).expect("a plain word is a valid name")
     }
 
+    fn permission(&self) -> Permission {
+        Permission::Admin
+    }
+
     fn is_public(&self) -> bool {
         false
     }

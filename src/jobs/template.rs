@@ -8,6 +8,9 @@ use crate::domain::hash_parts;
 /// Longest placeholder that an error quotes, in characters.
 const QUOTE_MAX_CHARS: usize = 60;
 
+/// Most placeholders of one text: each is filled with something long.
+const MAX_HOLES: usize = 64;
+
 /// A text with placeholders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template {
@@ -24,7 +27,7 @@ enum Piece {
 impl Template {
     /// Reads a text; the error is a sentence about it.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut pieces = Vec::new();
+        let (mut pieces, mut holes) = (Vec::new(), 0);
         let mut rest = text;
         while let Some((before, tail)) = rest.split_once("{{") {
             let Some((name, after)) = tail.split_once("}}") else {
@@ -34,6 +37,10 @@ impl Template {
                 pieces.push(Piece::Text(before.to_owned()));
             }
             pieces.push(Piece::Hole(name.trim().to_owned()));
+            holes += 1;
+            if holes > MAX_HOLES {
+                return Err(format!("has more than {MAX_HOLES} placeholders"));
+            }
             rest = after;
         }
         if !rest.is_empty() {

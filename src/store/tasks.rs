@@ -70,6 +70,8 @@ pub struct Rerun {
     /// Recorded steps at a place before this one stay; `None`: all that are recorded stay, and the rest is done.
     pub before: Option<u32>,
     pub trace_id: TraceId,
+    /// As [`NewTask::max_open`].
+    pub max_open: usize,
 }
 
 /// Calls to language models added up.

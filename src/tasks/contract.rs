@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::domain::{ContentHash, ErrorKind, JsonText, PromptVersion, TaskKind, TenantScope};
+use crate::domain::{ContentHash, ErrorKind, JsonText, Permission, PromptVersion, TaskKind, TenantScope};
 use crate::store::StoreError;
 
 use super::work::Work;
@@ -26,6 +26,9 @@ use super::work::Work;
 #[async_trait]
 pub trait JobHandler: Send + Sync {
     fn kind(&self) -> TaskKind;
+
+    /// What a key must be allowed to ask for it, and to stop it, do it again or change it.
+    fn permission(&self) -> Permission;
 
     /// True if callers may ask for it; false: only this process does.
     fn is_public(&self) -> bool {

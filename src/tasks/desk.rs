@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::domain::{
-    ContentHash, ErrorKind, FailureDay, JsonText, StepName, StepRecord, StepSummary, Task, TaskFailure, TaskId,
-    TaskIdentity, TaskKind, TenantScope, Timestamp, TraceId, Wish,
+    ContentHash, ErrorKind, FailureDay, JsonText, Permission, StepName, StepRecord, StepSummary, Task, TaskFailure,
+    TaskId, TaskIdentity, TaskKind, TaskStatus, TenantScope, Timestamp, TraceId, Wish,
 };
 use crate::store::{Fork, NewTask, Page, Rerun, StoreError, Submitted, TaskCost, TaskFilter, TaskStore};
 
@@ -152,7 +152,8 @@ impl TaskDesk {
         };
         let mut submitted = self.store.submit(scope, new).await?;
         if order.again == Again::Force && !submitted.is_new && submitted.task.status.is_ended() {
-            let rerun = Rerun { before: Some(0), trace_id: order.trace_id };
+            let max_open = self.settings.max_open_per_tenant;
+            let rerun = Rerun { before: Some(0), trace_id: order.trace_id, max_open };
             match self.store.rerun(scope, id, rerun).await {
                 Ok(Some(task)) => submitted = Submitted { task, is_new: true },
                 // Somebody else was faster to begin it again: that run serves both.
@@ -217,7 +218,10 @@ impl TaskDesk {
     }
 
     /// Cancels, pauses or resumes; the task as it is then. A running one stops within a second.
-    pub async fn wish(&self, scope: &TenantScope, id: TaskId, wish: Wish) -> Result<Option<Task>, StoreError> {
+    pub async fn wish(&self, scope: &TenantScope, id: TaskId, wish: Wish) -> Result<Option<Task>, DeskError> {
+        if self.controlled(scope, id).await?.is_none() {
+            return Ok(None);
+        }
         let task = self.store.wish(scope, id, wish).await?;
         self.bell.ring();
         Ok(task)
@@ -232,12 +236,18 @@ impl TaskDesk {
         from: Option<&StepName>,
         trace_id: TraceId,
     ) -> Result<Option<Task>, DeskError> {
-        let Some(task) = self.store.task(scope, id, None).await? else { return Ok(None) };
+        let Some(task) = self.controlled(scope, id).await? else { return Ok(None) };
         let before = match from {
+            None if task.status == TaskStatus::Succeeded => {
+                let detail =
+                    "nothing of the task is missing; name the step to begin with, or ask for the task with force";
+                return Err(TaskError::failed(ErrorKind::Conflict, detail).into());
+            }
             None => None,
             Some(step) => Some(self.summary_of(&task, step).await?.position),
         };
-        let rerun = self.store.rerun(scope, id, Rerun { before, trace_id }).await?;
+        let max_open = self.settings.max_open_per_tenant;
+        let rerun = self.store.rerun(scope, id, Rerun { before, trace_id, max_open }).await?;
         self.bell.ring();
         Ok(rerun)
     }
@@ -251,7 +261,12 @@ impl TaskDesk {
         (step, input): (&StepName, Value),
         trace_id: TraceId,
     ) -> Result<Option<Submitted>, DeskError> {
-        let Some(task) = self.store.task(scope, id, None).await? else { return Ok(None) };
+        let Some(task) = self.controlled(scope, id).await? else { return Ok(None) };
+        if !self.handlers.get(&task.kind).is_some_and(|handler| handler.is_public()) {
+            return Err(
+                TaskError::failed(ErrorKind::Forbidden, "tasks of this kind are made by the server alone").into()
+            );
+        }
         let summary = self.summary_of(&task, step).await?;
         if summary.of != 1 {
             let detail = format!("step {step} has {} inputs; only that of a single one can be changed", summary.of);
@@ -286,6 +301,17 @@ impl TaskDesk {
         let submitted = self.store.submit(scope, new).await?;
         self.bell.ring();
         Ok(Some(submitted))
+    }
+
+    /// The newest run of a task that the caller sees and may ask for. A kind that is gone can still be stopped by an admin.
+    async fn controlled(&self, scope: &TenantScope, id: TaskId) -> Result<Option<Task>, DeskError> {
+        let Some(task) = self.store.task(scope, id, None).await? else { return Ok(None) };
+        let needed = self.handlers.get(&task.kind).map_or(Permission::Admin, |handler| handler.permission());
+        if scope.may(needed) {
+            return Ok(Some(task));
+        }
+        let detail = format!("tasks of kind {} need a key with {}", task.kind, needed.as_str());
+        Err(TaskError::failed(ErrorKind::Forbidden, detail).into())
     }
 
     async fn summary_of(&self, task: &Task, step: &StepName) -> Result<StepSummary, DeskError> {

@@ -61,12 +61,15 @@ impl Book {
 pub(super) struct Journal {
     book: Arc<Book>,
     place: ItemPlace,
+    /// Of the item, from 1. A crash leaves it as it was, a failure that was recorded does not: a call that the crash cut
+    /// off keeps its id, one whose reply was of no use gets another, or a server would answer it with that reply again.
+    attempt: u32,
     calls: AtomicU32,
 }
 
 impl Journal {
-    pub(super) fn new(book: Arc<Book>, place: ItemPlace) -> Self {
-        Self { book, place, calls: AtomicU32::new(0) }
+    pub(super) fn new(book: Arc<Book>, place: ItemPlace, attempt: u32) -> Self {
+        Self { book, place, attempt, calls: AtomicU32::new(0) }
     }
 }
 
@@ -74,8 +77,9 @@ impl Journal {
 impl CallJournal for Journal {
     fn next_call_id(&self) -> CallId {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        let numbers = [self.book.run, self.place.0, self.place.1, call].map(u32::to_le_bytes);
-        CallId(hash_parts(&[b"call", &self.book.task.0, &numbers[0], &numbers[1], &numbers[2], &numbers[3]]))
+        let numbers = [self.book.run, self.place.0, self.place.1, self.attempt, call];
+        let numbers: Vec<u8> = numbers.into_iter().flat_map(u32::to_le_bytes).collect();
+        CallId(hash_parts(&[b"call", &self.book.task.0, &numbers]))
     }
 
     async fn open(&self, call: OpenCall) -> Result<u32, NotDurable> {

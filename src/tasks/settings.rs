@@ -24,11 +24,12 @@ pub struct TaskSettings {
     pub max_items_at_once: usize,
     /// Items that one step may have. Default 10,000: their outputs are held in memory when the step ends.
     pub max_items: usize,
-    /// Most bytes of one task's input. Default 16 MiB.
+    /// Most bytes of one task's input. Default 4 MiB: a thousand pages; inputs are read whole at every claim.
     pub max_input_bytes: usize,
     /// Tasks of one tenant that may be in line, waiting or running. Default 100,000; more are refused with 429.
     pub max_open_per_tenant: usize,
-    /// Attempts that bring a task no further before it has failed. Default 5.
+    /// Attempts that bring a task no further before it has failed. Default 12: with the waits below about ten minutes, so
+    /// that a model server may be started again meanwhile.
     pub max_attempts: u32,
     /// First wait between attempts; it doubles with each, and a random part of it is waited. Default 1,000.
     pub backoff_base_ms: u64,
@@ -77,9 +78,9 @@ impl Default for TaskSettings {
             max_running_per_kind: [("ingest".to_owned(), 2)].into(),
             max_items_at_once: 4,
             max_items: 10_000,
-            max_input_bytes: 16 << 20,
+            max_input_bytes: 4 << 20,
             max_open_per_tenant: 100_000,
-            max_attempts: 5,
+            max_attempts: 12,
             backoff_base_ms: 1_000,
             backoff_max_ms: 300_000,
             lease_ms: 15_000,

@@ -254,7 +254,7 @@ impl Work {
         }
         let attempt = 1 + self.failed.get(&(step.name.clone(), number)).copied().unwrap_or_default();
         let place = (step.position, number);
-        let journal = Arc::new(Journal::new(Arc::clone(&self.book), place));
+        let journal = Arc::new(Journal::new(Arc::clone(&self.book), place, attempt));
         let span = info_span!("task.step", step = %step.name, item = number, attempt, error = Empty);
         let (started_at, began) = ((self.shared.parts.clock)(), Instant::now());
         let under_way = match input.read() {

@@ -84,7 +84,8 @@ async fn a_summary_of_forty_parts_that_is_killed_after_26_goes_on_with_the_27th(
     let server = Server::start_with(&data, &arguments);
     let task = ended(&server.client(), &id).await;
 
-    assert_eq!(at_the_kill["progress"], json!({"done": STALLED - 1, "total": PARTS}));
+    let progress = &at_the_kill["progress"];
+    assert_eq!((&progress["done"], &progress["total"]), (&json!(STALLED - 1), &json!(PARTS)));
     assert_eq!((&task["status"], &task["progress"]["done"]), (&json!("succeeded"), &json!(PARTS)), "{task}");
     assert_eq!(model.answered(), PARTS as u64);
     assert_eq!(model.requests(), PARTS as u64 + 1, "the call that the kill cut off is made again, no other");
@@ -147,5 +148,29 @@ async fn what_failed_is_counted_driven_again_and_forked() {
     let (before, after) = (result(&first).await, result(fork["id"].as_str().unwrap()).await);
     assert_eq!(before["find"], after["find"], "what comes before the changed step is taken over");
     assert_ne!(before["tell"], after["tell"]);
+    assert!(server.terminate().success());
+}
+
+#[tokio::test]
+async fn what_was_written_while_a_document_waited_in_line_stays() {
+    let dir = tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    let client = server.client();
+    let (_, first) = client.put_json("/documents/gate", r#"{"text": "The first."}"#).await;
+    assert_eq!(first["accepted"], 1, "{first}");
+    let late = json!({"kind": "ingest", "delay_s": 1, "input": {"documents": [
+        {"id": "gate", "text": "The late one."}, {"id": "other", "text": "Another."}]}});
+
+    let id = ask(&client, late).await;
+    client.put_json("/documents/gate", r#"{"text": "The newest."}"#).await;
+    let task = ended(&client, &id).await;
+
+    assert_eq!(task["status"], "succeeded", "{task}");
+    let (_, result) = client.get(&format!("/tasks/{id}/result")).await;
+    let documents = &result["result"]["documents"];
+    assert_eq!((&documents[0]["status"], &documents[1]["status"]), (&json!("failed"), &json!("accepted")), "{result}");
+    assert_eq!(documents[0]["error"]["kind"], "conflict");
+    let (_, gate) = client.get("/documents/gate").await;
+    assert_eq!(gate["version"], 2, "the late content made no version: {gate}");
     assert!(server.terminate().success());
 }

@@ -23,7 +23,7 @@ use crate::http::wire::{TaskBody, ToldTask};
 use super::tasks::{now, run_param, told, unknown_task, wanted};
 
 /// Shortest time between two events of a stream: five a second are more than an eye follows.
-const GAP: Duration = Duration::from_millis(200);
+const GAP: Duration = Duration::from_millis(500);
 
 /// Watch a task
 ///

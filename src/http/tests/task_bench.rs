@@ -173,6 +173,10 @@ impl JobHandler for Copying {
         TaskKind::new("copy").unwrap()
     }
 
+    fn permission(&self) -> crate::domain::Permission {
+        crate::domain::Permission::Search
+    }
+
     async fn prepare(
         &self,
         scope: &TenantScope,
@@ -202,6 +206,10 @@ struct Inward;
 impl JobHandler for Inward {
     fn kind(&self) -> TaskKind {
         TaskKind::new("inward").unwrap()
+    }
+
+    fn permission(&self) -> crate::domain::Permission {
+        crate::domain::Permission::Search
     }
 
     fn is_public(&self) -> bool {

@@ -73,6 +73,10 @@ impl JobHandler for MapJob {
         TaskKind::new(TASK).expect("a plain word is a valid name")
     }
 
+    fn permission(&self) -> Permission {
+        Permission::Answer
+    }
+
     async fn prepare(
         &self,
         scope: &TenantScope,
@@ -111,7 +115,7 @@ impl JobHandler for MapJob {
         let model = request.model.take();
         let input = request.complete(&self.settings, documents, items);
         Ok(Prepared {
-            context: context(&input.documents),
+            context: context(&input.documents, &self.gateway.route_models(TASK)),
             prompt: Some(FramedPrompt::for_parts(&input)?.version),
             model,
             total: Some(input.items.len() as u64 + u64::from(input.reduce.is_some())),

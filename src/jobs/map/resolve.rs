@@ -121,8 +121,8 @@ impl Resolver<'_> {
     }
 }
 
-/// Over what the task will read.
-pub fn context(documents: &[PinnedDocument]) -> ContentHash {
+/// Over what the task will read, and the models it will be read by.
+pub fn context(documents: &[PinnedDocument], models: &[String]) -> ContentHash {
     let lines = documents.iter().map(|one| format!("{} {} {}\n", one.id, one.version, one.content_hash));
-    ContentHash::of(lines.collect::<String>().as_bytes())
+    ContentHash::of(lines.chain(models.iter().map(|model| format!("{model}\n"))).collect::<String>().as_bytes())
 }

@@ -120,12 +120,20 @@ impl Rules<'_> {
         // What refers to an earlier step is judged when that has run.
         let now = step.fields.iter().filter(|(_, value)| !refers_to_steps(value));
         let filled = now.filter_map(|(key, value)| Some((key.clone(), filled(value, known).ok()?))).collect();
-        let filled = Value::Object(filled);
-        match step.kind {
+        let is_filled_later = |field: &str| step.fields.get(field).is_some_and(refers_to_steps);
+        let mut filled = Value::Object(filled);
+        if step.kind == StepType::Search && is_filled_later("query") {
+            filled["query"] = "to be filled in".into();
+        }
+        self.check_filled(step.kind, filled, at, faults);
+    }
+
+    /// Checks a step whose references are replaced, as far as they can be.
+    pub fn check_filled(&self, kind: StepType, filled: Value, at: &str, faults: &mut Faults) {
+        match kind {
             StepType::Search => {
                 let Some(search) = read_value::<SearchStep>(filled, at, faults) else { return };
                 let (query, overrides) = search.into_query();
-                let query = query.or_else(|| step.fields.contains_key("query").then(|| "to be filled in".to_owned()));
                 if let (Some(_), Err(invalid)) = (&query, self.defaults.query(query.clone(), overrides)) {
                     invalid.0.into_iter().for_each(|one| faults.add(format!("{at}{}", one.pointer), one.detail));
                 }

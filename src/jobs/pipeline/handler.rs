@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::answer::{AnswerRequest, Answerer};
 use crate::domain::{
-    Answer, AnswerStatus, CollectionName, ErrorKind, Hit, JsonText, ModelProblem, Permission, Sequence, TaskKind,
-    TenantScope,
+    Answer, AnswerStatus, CollectionName, ContentHash, ErrorKind, Hit, JsonText, ModelProblem, Permission, Sequence,
+    TaskKind, TenantScope,
 };
 use crate::gateway::{ChatCall, Gateway, PromptTemplate, ReplySchema};
 use crate::jobs::fault::{not_json, of_answer, of_fields, of_search, permit};
@@ -51,6 +51,10 @@ impl JobHandler for PipelineJob {
         TaskKind::new(TASK).expect("a plain word is a valid name")
     }
 
+    fn permission(&self) -> Permission {
+        Permission::Answer
+    }
+
     async fn prepare(
         &self,
         scope: &TenantScope,
@@ -73,7 +77,7 @@ impl JobHandler for PipelineJob {
         faults.check()?;
         let input = checked.ok_or_else(|| TaskError::failed(ErrorKind::Unprocessable, "the input is not valid"))?;
         Ok(Prepared {
-            context: self.states.of(scope, &input.collections()).await?,
+            context: self.context(scope, &input).await?,
             prompt: None,
             model,
             total: Some(input.steps.len() as u64),
@@ -98,6 +102,14 @@ impl JobHandler for PipelineJob {
 }
 
 impl PipelineJob {
+    /// The state of the collections, and what the models are asked with.
+    async fn context(&self, scope: &TenantScope, input: &PipelineInput) -> Result<ContentHash, TaskError> {
+        let state = self.states.of(scope, &input.collections()).await?;
+        let models = [TASK, "answer"].map(|task| self.gateway.route_models(task).join("\n"));
+        let parts = [state.to_string(), ContentHash::of(EXTRACT_FRAME.as_bytes()).to_string(), models.join("\n\n")];
+        Ok(ContentHash::of(parts.join("\n\n").as_bytes()))
+    }
+
     async fn do_step(
         &self,
         work: &Work,
@@ -105,6 +117,16 @@ impl PipelineJob {
         input: Value,
         item: Item,
     ) -> Result<Value, TaskError> {
+        // Once more: what an earlier step or a fork put in was not there when the task was asked for.
+        let mut faults = Faults::default();
+        let rules = Rules {
+            settings: &self.settings,
+            defaults: &self.defaults,
+            gateway: &self.gateway,
+            model: work.task().model.as_deref(),
+        };
+        rules.check_filled(step.kind, input.clone(), &at, &mut faults);
+        faults.check()?;
         match step.kind {
             StepType::Search => self.search(work, typed(input, &at)?, &at).await,
             StepType::Answer => self.answer(work, typed(input, &at)?, (&at, item)).await,

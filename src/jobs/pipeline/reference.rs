@@ -69,23 +69,38 @@ pub fn refers_to_steps(value: &Value) -> bool {
     refers
 }
 
-/// The value with every reference replaced; the error is a sentence about one that leads nowhere.
+/// Most bytes that references may put into one step: a short text may name a long one again and again.
+const MAX_FILLED_BYTES: usize = 4 << 20;
+
+/// The value with every reference replaced; the error is a sentence about one that leads nowhere, or about too much.
 pub fn filled(value: &Value, known: &Map<String, Value>) -> Result<Value, String> {
+    fill(value, known, &mut MAX_FILLED_BYTES.clone())
+}
+
+fn fill(value: &Value, known: &Map<String, Value>, room: &mut usize) -> Result<Value, String> {
     match value {
-        Value::String(text) if text.contains("{{") => filled_text(&Template::parse(text)?, known),
-        Value::Array(items) => items.iter().map(|item| filled(item, known)).collect(),
+        Value::String(text) if text.contains("{{") => filled_text(&Template::parse(text)?, known, room),
+        Value::Array(items) => items.iter().map(|item| fill(item, known, room)).collect(),
         Value::Object(fields) => {
-            let filled = fields.iter().map(|(key, field)| Ok::<_, String>((key.clone(), filled(field, known)?)));
+            let filled = fields.iter().map(|(key, field)| Ok::<_, String>((key.clone(), fill(field, known, room)?)));
             Ok(Value::Object(filled.collect::<Result<_, _>>()?))
         }
         plain => Ok(plain.clone()),
     }
 }
 
-fn filled_text(template: &Template, known: &Map<String, Value>) -> Result<Value, String> {
-    let find = |hole: &str| {
+fn filled_text(template: &Template, known: &Map<String, Value>, room: &mut usize) -> Result<Value, String> {
+    let mut find = |hole: &str| {
         let found = Reference::parse(hole).and_then(|reference| reference.resolve(known));
-        found.ok_or_else(|| format!("{{{{{hole}}}}} leads to nothing"))
+        let found = found.ok_or_else(|| format!("{{{{{hole}}}}} leads to nothing"))?;
+        let bytes = match found {
+            Value::String(text) => text.len(),
+            other => other.to_string().len(),
+        };
+        *room = room.checked_sub(bytes).ok_or_else(|| {
+            format!("references put in more than {MAX_FILLED_BYTES} bytes, the last of them {{{{{hole}}}}}")
+        })?;
+        Ok::<&Value, String>(found)
     };
     if let Some(hole) = template.lone() {
         return find(hole).cloned();
@@ -140,6 +155,17 @@ mod tests {
         ] {
             assert_eq!(filled(&json!(text), &known()).unwrap_err(), format!("{{{{{lost}}}}} leads to nothing"));
         }
+    }
+
+    #[test]
+    fn a_short_text_that_names_a_long_one_again_and_again_is_refused() {
+        let known = Map::from_iter([("input".to_owned(), json!({"x": "y".repeat(MAX_FILLED_BYTES / 8)}))]);
+        let many = |holes: usize| json!("{{input.x}} ".repeat(holes));
+
+        assert!(filled(&many(7), &known).is_ok());
+        assert!(filled(&many(9), &known).unwrap_err().contains("put in more than"));
+        assert!(filled(&many(100), &known).unwrap_err().contains("placeholders"));
+        assert!(filled(&json!(vec!["{{input.x}}"; 9]), &known).unwrap_err().contains("put in more than"));
     }
 
     #[test]

@@ -172,7 +172,7 @@ pub(crate) async fn a_trace_tells_steps_and_failures(store: Subject<'_>) {
     store.record(lease, record(0, 2)).await;
     store.queue.note_failure(lease, failure(&task, Some(("read", 1)), 1), Vec::new()).await.unwrap();
     store.end(lease, output()).await;
-    let rerun = crate::store::Rerun { before: None, trace_id: new_task(2).trace_id };
+    let rerun = crate::store::Rerun { before: None, trace_id: new_task(2).trace_id, max_open: 1_000 };
     let again = store.tasks.rerun(&owner, task_id(1), rerun).await.unwrap().unwrap();
     let again = store.claim(runner(1), again.key).await.unwrap();
     store.record(super::lease(&again, runner(1)), record_of("map", 1)).await;

@@ -135,7 +135,7 @@ pub(crate) async fn a_rerun_keeps_the_steps_that_it_is_told_to_keep(store: Subje
     store.record(lease, record_of("read", 0)).await;
     store.record(lease, record_of("map", 1)).await;
     store.end(lease, TaskEnd::Failed { problem: problem("no") }).await;
-    let rerun = |before: Option<u32>, number: u64| Rerun { before, trace_id: trace_id(number) };
+    let rerun = |before: Option<u32>, number: u64| Rerun { before, trace_id: trace_id(number), max_open: 1_000 };
 
     let whole = store.tasks.rerun(&owner, task_id(1), rerun(None, 50)).await.unwrap().unwrap();
     store.tasks.wish(&owner, task_id(1), Wish::Cancel).await.unwrap();
@@ -152,7 +152,7 @@ pub(crate) async fn a_rerun_keeps_the_steps_that_it_is_told_to_keep(store: Subje
 
 pub(crate) async fn only_a_task_that_has_ended_runs_again(store: Subject<'_>) {
     let owner = scope("acme");
-    let rerun = || Rerun { before: None, trace_id: trace_id(50) };
+    let rerun = || Rerun { before: None, trace_id: trace_id(50), max_open: 1_000 };
     store.submit(&owner, new_task(1)).await;
 
     let queued = store.tasks.rerun(&owner, task_id(1), rerun()).await;
@@ -393,7 +393,7 @@ pub(crate) async fn tenants_and_principals_do_not_meet_in_tasks(store: Subject<'
     assert_eq!(listed(&scope("other")).await, [task_id(1)]);
     assert_eq!(store.now(&all, 1).await.priority, 0);
     for hidden in [1, 2] {
-        let rerun = Rerun { before: None, trace_id: trace_id(50) };
+        let rerun = Rerun { before: None, trace_id: trace_id(50), max_open: 1_000 };
         assert_eq!(store.tasks.task(&bob, task_id(hidden), None).await.unwrap(), None);
         assert_eq!(store.tasks.task(&bob, task_id(hidden), Some(1)).await.unwrap(), None);
         assert_eq!(store.tasks.wish(&bob, task_id(hidden), Wish::Cancel).await.unwrap(), None);

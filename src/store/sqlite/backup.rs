@@ -63,10 +63,9 @@ impl From<sqlx::Error> for BackupError {
 /// hold the directory and write to it. Blocks a thread for as long as the copy takes.
 pub async fn back_up(database: &Path, target: &Path) -> Result<BackupReport, BackupError> {
     must_exist(database)?;
-    for path in [target, &checksum_path(target)] {
-        if path.exists() {
-            return Err(BackupError::Exists { path: path.display().to_string() });
-        }
+    // A checksum alone was left by a backup that was interrupted.
+    if target.exists() {
+        return Err(BackupError::Exists { path: target.display().to_string() });
     }
     let part = with_suffix(target, ".part");
     // Left by a backup that was interrupted.

@@ -59,6 +59,7 @@ pub async fn check_truth(path: &Path) -> Result<TruthReport, StoreError> {
     }
     check_embeddings(&mut snapshot, &mut report).await?;
     check_counts(&mut snapshot, &mut report).await?;
+    check_task_counts(&mut snapshot, &mut report).await?;
     drop(snapshot);
     reader.close().await?;
     Ok(report)
@@ -228,6 +229,21 @@ async fn check_counts(reader: &mut SqliteConnection, report: &mut TruthReport) -
                 told.0, told.1, counted.0, counted.1
             ));
         }
+    }
+    Ok(())
+}
+
+/// How many tasks of a tenant and kind are in a state, as the limits of claims read it, and how many there are.
+async fn check_task_counts(reader: &mut SqliteConnection, report: &mut TruthReport) -> Result<(), StoreError> {
+    const SQL: &str = "SELECT c.tenant, c.kind, c.status, c.number, \
+        (SELECT COUNT(*) FROM tasks AS t WHERE t.tenant = c.tenant AND t.kind = c.kind AND t.status = c.status) \
+        FROM task_counts AS c WHERE c.number <> \
+        (SELECT COUNT(*) FROM tasks AS t WHERE t.tenant = c.tenant AND t.kind = c.kind AND t.status = c.status)";
+    for row in &sqlx::query(SQL).fetch_all(&mut *reader).await? {
+        let mut columns = Columns::of(row);
+        let (tenant, kind, status): (String, String, String) = (columns.take()?, columns.take()?, columns.take()?);
+        let (told, counted): (i64, i64) = (columns.take()?, columns.take()?);
+        report.found(format!("tasks of kind {kind} of {tenant}: {told} are counted as {status}, and {counted} are"));
     }
     Ok(())
 }

@@ -52,6 +52,10 @@ pub(super) enum Stage {
 /// After a failed fsync the kernel may have dropped the pages and marked them clean, so trying again would succeed
 /// without writing them: see "Can Applications Recover from fsync Failures?" (Rebello et al., USENIX ATC 2020).
 pub(super) fn severity(error: &StoreError, stage: Stage) -> Severity {
+    // A row that cannot be read is the trouble of whoever asked for it; what is on the disk is not in doubt.
+    if matches!((error, stage), (StoreError::Corrupt { .. }, Stage::Statement)) {
+        return Severity::Constraint;
+    }
     let StoreError::Sql(error) = error else {
         return if matches!(error, StoreError::Full(_)) { Severity::Transaction } else { Severity::Fatal };
     };

@@ -81,7 +81,7 @@ fn key_list(keys: &[TaskKey]) -> String {
 }
 
 /// What a wish makes of a task: its state, whether it ends by it, and what its runner is told. `None`: nothing.
-fn granted(wish: Wish, task: &Task) -> Option<(TaskStatus, Option<Wish>)> {
+fn granted(wish: Wish, task: &Task, now: Timestamp) -> Option<(TaskStatus, Option<Wish>)> {
     use TaskStatus::{Cancelled, Paused, Queued, Running, Waiting};
     match (wish, task.status) {
         (Wish::Cancel, Queued | Waiting | Paused) => Some((Cancelled, None)),
@@ -89,6 +89,7 @@ fn granted(wish: Wish, task: &Task) -> Option<(TaskStatus, Option<Wish>)> {
         (Wish::Pause, Queued | Waiting) => Some((Paused, None)),
         // Whoever cancelled it before wanted more.
         (Wish::Pause, Running) if task.wish.is_none() => Some((Running, Some(Wish::Pause))),
+        (Wish::Resume, Paused) if task.ready_at > now => Some((Waiting, None)),
         (Wish::Resume, Paused) => Some((Queued, None)),
         _ => None,
     }
@@ -102,7 +103,7 @@ pub(super) async fn wish(
     now: Timestamp,
 ) -> Result<Option<Task>, StoreError> {
     let Some(task) = newest(connection, scope, id).await? else { return Ok(None) };
-    let Some((status, noted)) = granted(wish, &task) else { return Ok(Some(task)) };
+    let Some((status, noted)) = granted(wish, &task, now) else { return Ok(Some(task)) };
     let query = sqlx::query(WISH).bind(task.key.0).bind(status.as_str());
     let query = query.bind(status.is_ended().then_some(now.0)).bind(noted.map(Wish::as_str));
     query.execute(&mut *connection).await?;

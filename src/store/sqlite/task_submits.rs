@@ -51,8 +51,7 @@ pub(super) async fn submit(
     if let Some(task) = newest(connection, scope, new.id).await? {
         return Ok(Ok(Answer::Submitted(Box::new(Submitted { task, is_new: false }))));
     }
-    let open: i64 = sqlx::query_scalar(OPEN_COUNT).bind(scope.tenant.as_str()).fetch_one(&mut *connection).await?;
-    if usize::try_from(open).is_ok_and(|open| open >= new.max_open) {
+    if is_full(connection, scope, new.max_open).await? {
         return Ok(Err(StoreError::TooManyTasks { limit: new.max_open }));
     }
     let key = insert(connection, scope, new, now).await?;
@@ -102,6 +101,11 @@ async fn insert(
     Ok(TaskKey(id))
 }
 
+async fn is_full(connection: &mut SqliteConnection, scope: &TenantScope, max_open: usize) -> Result<bool, StoreError> {
+    let open: i64 = sqlx::query_scalar(OPEN_COUNT).bind(scope.tenant.as_str()).fetch_one(&mut *connection).await?;
+    Ok(usize::try_from(open).is_ok_and(|open| open >= max_open))
+}
+
 fn add_take_over(script: &mut Script<'_>, (key, of): (TaskKey, TaskKey), before: Option<u32>, scope: &TenantScope) {
     script.add(TAKE_OVER, |to| {
         to.add(key.0).add(of.0).add(before.map_or(i64::MAX, i64::from)).add(scope.tenant.as_str());
@@ -118,6 +122,9 @@ pub(super) async fn rerun(
     let Some(old) = newest(connection, scope, id).await? else { return Ok(Ok(Answer::Task(None))) };
     if !old.status.is_ended() {
         return Ok(Err(StoreError::NotEnded { task: id }));
+    }
+    if is_full(connection, scope, rerun.max_open).await? {
+        return Ok(Err(StoreError::TooManyTasks { limit: rerun.max_open }));
     }
     sqlx::query(RETIRE).bind(old.key.0).execute(&mut *connection).await?;
     let trace_id = id_text("", &rerun.trace_id.0);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json as value;
 
-use crate::domain::{StepName, TaskStatus, TraceId};
+use crate::domain::{ErrorKind, Permission, StepName, TaskStatus, TenantScope, TraceId, Wish};
 use crate::tasks::{DeskError, TaskError, TaskSettings};
 
 use super::world::{Diary, Handler, World, json, kind, order, quick};
@@ -129,4 +129,38 @@ async fn work_that_nobody_knows_and_inputs_that_are_too_large_are_refused() {
     assert!(matches!(unknown, DeskError::UnknownKind { .. }), "{unknown}");
     assert!(matches!(&large, DeskError::Task(TaskError::Failed(_))), "{large}");
     assert!(large.to_string().contains("tasks.max_input_bytes"), "{large}");
+}
+
+#[tokio::test]
+async fn a_key_that_may_not_ask_for_a_kind_can_neither_stop_nor_repeat_nor_change_its_tasks() {
+    let world = World::new(vec![sums(&Diary::default())]).await;
+    let runner = world.runner();
+    let task = world.run_to("sums", value!(1), TaskStatus::Succeeded).await;
+    let writer = TenantScope { permissions: [Permission::Write].into(), ..world.scope.clone() };
+    let (step, trace) = (StepName::new("add").unwrap(), TraceId([7; 16]));
+
+    let refused = [
+        world.desk.wish(&writer, task.id, Wish::Cancel).await.map(drop),
+        world.desk.redrive(&writer, task.id, Some(&step), trace).await.map(drop),
+        world.desk.fork(&writer, task.id, (&step, value!(2)), trace).await.map(drop),
+    ];
+
+    for refused in refused {
+        let Err(DeskError::Task(TaskError::Failed(fault))) = refused else { panic!("{refused:?}") };
+        assert_eq!(fault.kind, ErrorKind::Forbidden);
+    }
+    assert!(world.desk.redrive(&world.scope, task.id, Some(&step), trace).await.unwrap().is_some());
+    runner.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_task_of_which_nothing_is_missing_is_not_copied_again_and_again() {
+    let world = World::new(vec![sums(&Diary::default())]).await;
+    let runner = world.runner();
+    let task = world.run_to("sums", value!(1), TaskStatus::Succeeded).await;
+
+    let refused = world.desk.redrive(&world.scope, task.id, None, TraceId([7; 16])).await;
+
+    assert!(matches!(refused, Err(DeskError::Task(TaskError::Failed(fault))) if fault.kind == ErrorKind::Conflict));
+    runner.shutdown().await;
 }

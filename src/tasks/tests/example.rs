@@ -23,6 +23,10 @@ impl JobHandler for Lengths {
         TaskKind::new("lengths").expect("the name is plain")
     }
 
+    fn permission(&self) -> crate::domain::Permission {
+        crate::domain::Permission::Search
+    }
+
     async fn prepare(&self, _: &TenantScope, input: JsonText, model: Option<String>) -> Result<Prepared, TaskError> {
         let texts: Texts =
             input.read().map_err(|error| TaskError::invalid(vec![(String::new(), error.to_string())]))?;

@@ -259,6 +259,10 @@ impl JobHandler for Scripted {
         self.kind.clone()
     }
 
+    fn permission(&self) -> crate::domain::Permission {
+        crate::domain::Permission::Search
+    }
+
     async fn prepare(
         &self,
         _scope: &TenantScope,
