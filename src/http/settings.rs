@@ -58,8 +58,8 @@ pub struct HttpSettings {
     pub max_concurrent_uploads: usize,
     /// Most uploads that wait for their turn; further ones get 503. 32.
     pub max_queued_uploads: usize,
-    /// Most streams of task events, and requests that wait for their task, at once. 256: each mostly sleeps, and a quarter
-    /// of the connections stays for everything else.
+    /// Most streams of task events, and requests that wait for their task, at once. 64: each looks at its task
+    /// twice a second while anything changes, and all looks together must leave the database to searches.
     pub max_concurrent_watches: usize,
     /// Most of these that wait for their turn; further ones get 503. 64.
     pub max_queued_watches: usize,
