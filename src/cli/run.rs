@@ -60,6 +60,9 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Search(arguments) => run_search(&global, config, arguments).await?,
         Command::Answer(arguments) => run_answer(&global, config, arguments).await?,
         Command::Tasks(arguments) => return tasks::run(&global, config, arguments).await,
+        Command::Sql(_) | Command::Backup(_) | Command::Restore(_) | Command::Check if global.server.is_some() => {
+            bail!("this command reads the data directory itself: run it where that is, with --data-dir, not --server")
+        }
         Command::Sql(arguments) => sql::run(&config.server.data_dir, &arguments).await?,
         Command::Backup(arguments) => backup::backup(&config.server.data_dir, &arguments.to).await?,
         Command::Restore(arguments) => backup::restore(&config.server.data_dir, &arguments.from).await?,

@@ -133,6 +133,8 @@ impl GatewayError {
             | Self::Overloaded { .. }
             | Self::TokenRate { .. }
             | Self::BreakerOpen { .. }) => own.to_string(),
+            Self::Status { provider, status, .. } => format!("{provider} answered {status}"),
+            Self::Unreachable { provider, .. } => format!("{provider} cannot be reached"),
             other => format!("the model could not be asked ({})", other.outcome()),
         }
     }

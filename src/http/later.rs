@@ -43,7 +43,8 @@ pub(super) async fn take_later(
         again: Again::No,
         session_id: None,
         trace_id: new_trace_id(),
-        slot: None,
+        // A write of its own each time: the same content sent again after another one must come out on top.
+        slot: Some(new_trace_id().to_string()),
     };
     let submitted = app.services.tasks.submit(scope, order).await?;
     let id = submitted.task.id.to_string();

@@ -116,7 +116,7 @@ mod tests {
         assert_eq!((budget.kind, budget.retry_after), (ErrorKind::RateLimited, wait));
         assert!(budget.detail.contains("tenant:* per day") && budget.kind.is_retryable());
         assert_eq!((server.kind, server.retry_after, server.model.as_deref()), (ErrorKind::Upstream, wait, Some("m")));
-        assert_eq!(server.detail, "the model could not be asked (server_error)");
+        assert_eq!(server.detail, "p answered 503");
         assert!(killed.kind.is_retryable() && killed.detail.contains("drill"));
         assert_eq!(server.prompt_version.as_deref(), Some("map@1"));
     }

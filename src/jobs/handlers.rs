@@ -51,7 +51,7 @@ pub fn handlers(parts: JobParts) -> Vec<Arc<dyn JobHandler>> {
             gateway: parts.gateway,
             settings: Arc::clone(&settings),
         }),
-        Arc::new(IngestJob { ingestor: Arc::clone(&parts.ingestor), settings }),
+        Arc::new(IngestJob { ingestor: Arc::clone(&parts.ingestor), tasks: Arc::clone(&parts.tasks), settings }),
         Arc::new(EmbedJob { ingestor: parts.ingestor, store: parts.store }),
         Arc::new(RetentionJob { ledger: parts.ledger, tasks: parts.tasks, keep: parts.keep }),
     ]

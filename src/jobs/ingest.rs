@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::domain::{
-    CollectionName, ContentHash, DocumentId, ErrorKind, JsonText, Permission, Principal, Sequence, TaskKind,
+    CollectionName, ContentHash, DocumentId, ErrorKind, JsonText, Permission, Principal, Sequence, Task, TaskKind,
     TaskProblem, TenantScope,
 };
 use crate::ingest::{IncomingBody, IncomingDocument, IngestOutcome, IngestStatus, Ingestor};
 use crate::search::DEFAULT_COLLECTION;
+use crate::store::{EarlierWrote, TaskStore};
 use crate::tasks::{JobHandler, Prepared, TaskError, Work};
 
 use super::fault::{not_json, of_ingest, permit};
@@ -24,6 +25,7 @@ const KIND: &str = "ingest";
 /// See the module.
 pub(super) struct IngestJob {
     pub ingestor: Arc<Ingestor>,
+    pub tasks: Arc<dyn TaskStore>,
     pub settings: Arc<JobSettings>,
 }
 
@@ -203,12 +205,35 @@ impl JobHandler for IngestJob {
         let (documents, seen, scope) = (&documents, &seen, &work.task().scope);
         let put = |item: ItemInput, _| async move {
             let document = documents.get(item.document).ok_or_else(|| of_item("there is no such document"))?;
-            let seen = seen.get(item.document).copied().flatten();
-            let put = self.ingestor.put_unless_newer(scope, document.incoming(), seen).await;
+            let incoming = document.incoming();
+            let seen = self.seen_now(work.task(), &incoming, seen.get(item.document).copied().flatten()).await?;
+            let put = self.ingestor.put_unless_newer(scope, incoming, seen).await;
             taken(put.map_err(of_ingest)?)
         };
         let outcomes = work.fan_out("ingest", &items, put).await?;
         Ok(JsonText::of_value(&result(&items, outcomes)))
+    }
+}
+
+impl IngestJob {
+    /// What was seen of the document when the task was asked for, or what a task asked for before it has made of it since:
+    /// tasks are done side by side, and what was sent last must stand last.
+    async fn seen_now(
+        &self,
+        task: &Task,
+        document: &IncomingDocument,
+        seen: Option<Sequence>,
+    ) -> Result<Option<Sequence>, TaskError> {
+        let found = self.ingestor.newest(&task.scope, &document.collection, &document.document_id()).await;
+        let Some(found) = found.map_err(of_ingest)?.filter(|found| Some(*found) != seen) else { return Ok(seen) };
+        match self.tasks.earlier_wrote(task, found).await? {
+            EarlierWrote::Yes => Ok(Some(found)),
+            EarlierWrote::No => Ok(seen),
+            EarlierWrote::Perhaps => {
+                let detail = "the document was changed, perhaps by an earlier task that is still running";
+                Err(TaskError::failed(ErrorKind::Unavailable, detail))
+            }
+        }
     }
 }
 

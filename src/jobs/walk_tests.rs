@@ -556,7 +556,8 @@ async fn a_reply_that_is_not_json_and_an_answer_without_its_model_are_tried_agai
     assert_eq!(output(&task)["outputs"]["read"], json!([1]));
     let failures = world.failures(&task).await;
     let details: Vec<&str> = failures.iter().map(|failure| failure.problem.detail.as_str()).collect();
-    assert_eq!(details, ["the reply of asked-for is not JSON", "the model could not be asked (server_error)"]);
+    assert!(details[0] == "the reply of asked-for is not JSON" && details[1].contains(" answered 5"), "{details:?}");
+    assert_eq!(details.len(), 2);
     assert!(failures.iter().all(|failure| !failure.is_final && failure.problem.kind == ErrorKind::Upstream));
 }
 

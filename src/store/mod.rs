@@ -27,6 +27,6 @@ pub use sqlite::{
     check_truth, restore,
 };
 pub use tasks::{
-    ClaimWish, Fork, Lease, NewTask, QueueHead, QueueView, Rerun, Submitted, TaskCost, TaskEnd, TaskFilter, TaskQueue,
-    TaskStore,
+    ClaimWish, EarlierWrote, Fork, Lease, NewTask, QueueHead, QueueView, Rerun, Submitted, TaskCost, TaskEnd,
+    TaskFilter, TaskQueue, TaskStore,
 };

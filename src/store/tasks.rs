@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 
 use crate::domain::{
-    FailureDay, JsonText, PromptVersion, RunnerId, StepName, StepRecord, StepSummary, Task, TaskFailure, TaskId,
-    TaskKey, TaskKind, TaskProblem, TaskStatus, TenantId, TenantScope, Timestamp, TraceId, Wish,
+    FailureDay, JsonText, PromptVersion, RunnerId, Sequence, StepName, StepRecord, StepSummary, Task, TaskFailure,
+    TaskId, TaskKey, TaskKind, TaskProblem, TaskStatus, TenantId, TenantScope, Timestamp, TraceId, Wish,
 };
 
 use super::{LedgerEntry, OpenCall, Page, StoreError};
@@ -84,6 +84,15 @@ pub struct TaskCost {
     pub cost: crate::domain::Nanousd,
 }
 
+/// See [`TaskStore::earlier_wrote`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlierWrote {
+    Yes,
+    /// One is running and may not have recorded it yet.
+    Perhaps,
+    No,
+}
+
 /// Which tasks a listing shows; `None` is any.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TaskFilter {
@@ -129,6 +138,10 @@ pub trait TaskStore: Send + Sync {
 
     /// Failed attempts of a run, oldest first, the last `limit` of them.
     async fn failures(&self, task: &Task, limit: usize) -> Result<Vec<TaskFailure>, StoreError>;
+
+    /// Whether an item of an earlier task of the same tenant and kind says in its output (`sequence`) that it made this
+    /// operation.
+    async fn earlier_wrote(&self, task: &Task, sequence: Sequence) -> Result<EarlierWrote, StoreError>;
 
     /// Days from `since` on, newest first, then by kind. What the view `task_days` says of the tenant.
     async fn failure_days(&self, scope: &TenantScope, since: Timestamp) -> Result<Vec<FailureDay>, StoreError>;

@@ -93,6 +93,30 @@ impl Item {
     }
 }
 
+/// Items that fail in a row, not by their own fault, after which a step tries no more.
+const GIVE_UP_AFTER: u32 = 10;
+
+/// True for failures that say something about the item, nothing about the next.
+fn is_items_own(kind: ErrorKind) -> bool {
+    match kind {
+        ErrorKind::InvalidInput
+        | ErrorKind::Unprocessable
+        | ErrorKind::NotFound
+        | ErrorKind::Conflict
+        | ErrorKind::TooLarge
+        | ErrorKind::UnsupportedMediaType => true,
+        ErrorKind::Unauthenticated
+        | ErrorKind::Forbidden
+        | ErrorKind::RateLimited
+        | ErrorKind::Unavailable
+        | ErrorKind::DeadlineExceeded
+        | ErrorKind::StorageFull
+        | ErrorKind::Corrupt
+        | ErrorKind::Upstream
+        | ErrorKind::Internal => false,
+    }
+}
+
 impl Work {
     pub(super) fn new(shared: Arc<Shared>, task: Task, hold: Hold) -> Self {
         let lease = Lease { key: task.key, runner: shared.id, epoch: task.epoch };
@@ -159,7 +183,8 @@ impl Work {
 
     /// Does a step for each of its inputs, some at once, each recorded when it is done; outputs in the order of inputs.
     ///
-    /// An item that fails keeps no other from being done. Where trying again may help, the failure is returned as the
+    /// An item that fails keeps no other from being done, unless so many fail one after the other, for reasons that are not
+    /// their own, that the rest would too: a key that is refused is not tried ten thousand times. Where trying again may help, the failure is returned as the
     /// step's once all others are done, and the next attempt does only what is missing. A failure that is final stands
     /// in the item's place, for the handler to decide what it means.
     pub async fn fan_out<I, T, F, Fut>(
@@ -175,7 +200,8 @@ impl Work {
         Fut: Future<Output = Result<T, TaskError>> + Send,
     {
         let step = &self.enter(name, inputs.len()).await?;
-        if self.task.overrides.contains_key(&step.name) {
+        let given = self.task.overrides.get(&step.name);
+        if given.is_some() && inputs.len() != 1 {
             return Err(unprocessable(format!(
                 "step {name} has many inputs; only that of a single step can be changed"
             )));
@@ -185,27 +211,43 @@ impl Work {
         let mut worst: Option<TaskError> = None;
         let mut waiting = (0_u32..).zip(inputs);
         let mut under_way = FuturesUnordered::new();
+        let (mut in_vain, mut last) = (0, None);
         loop {
             while under_way.len() < self.shared.parts.settings.max_items_at_once.max(1)
                 && !matches!(worst, Some(TaskError::Stopped | TaskError::Store(_)))
+                && in_vain < GIVE_UP_AFTER
                 && let Some((number, input)) = waiting.next()
             {
                 let work = &work;
-                let input = json(input)?;
+                let input = match given {
+                    Some(given) => given.clone(),
+                    None => json(input)?,
+                };
                 under_way.push(async move { (number, self.item(step, number, input, work).await) });
             }
             let Some((number, done)) = under_way.next().await else { break };
+            // One that succeeds shows that it is not what all of them need that is missing.
+            in_vain = match &done {
+                Ok(_) => 0,
+                Err(TaskError::Failed(fault)) if !is_items_own(fault.kind) => in_vain + 1,
+                Err(_) => in_vain,
+            };
             match done {
                 Ok(output) => outputs[number as usize] = Some(Ok(output)),
                 Err(TaskError::Failed(fault)) if !fault.kind.is_retryable() => {
-                    outputs[number as usize] = Some(Err(TaskProblem { kind: fault.kind, detail: fault.detail }));
+                    let problem = TaskProblem { kind: fault.kind, detail: fault.detail };
+                    last = Some(problem.clone());
+                    outputs[number as usize] = Some(Err(problem));
                 }
                 Err(error) => worst = Some(worse(worst, error)),
             }
         }
         let done = match worst {
             Some(error) => Err(error),
-            None => Ok(outputs.into_iter().map(|output| output.expect("every item has ended")).collect()),
+            None => {
+                let not_tried = || Err(last.clone().expect("items are left out after failures alone"));
+                Ok(outputs.into_iter().map(|output| output.unwrap_or_else(not_tried)).collect())
+            }
         };
         self.remember(&done);
         done

@@ -95,6 +95,12 @@ impl Client {
         answered(request.header("content-type", "application/json")).await
     }
 
+    /// JSON that may wait as a task.
+    pub async fn put_later(&self, path: &str, body: &Value) -> (u16, Value) {
+        let request = self.http.put(format!("{}{path}", self.url)).body(body.to_string());
+        answered(request.header("content-type", "application/json").header("prefer", "respond-async")).await
+    }
+
     pub async fn get(&self, path: &str) -> (u16, Value) {
         answered(self.http.get(format!("{}{path}", self.url))).await
     }

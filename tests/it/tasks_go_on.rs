@@ -117,7 +117,7 @@ async fn what_failed_is_counted_driven_again_and_forked() {
     let view = sql(&data, "SELECT kind, succeeded, failed, failures FROM task_days");
     assert_eq!(view, format!("kind,succeeded,failed,failures\n{told}\n"));
     let counted = sql(&data, "SELECT count(*) FROM task_failures");
-    assert_eq!((told.as_str(), counted.as_str()), ("map,0,1,40", "count(*)\n40\n"));
+    assert_eq!((told.as_str(), counted.as_str()), ("map,0,1,10", "count(*)\n10\n"));
 
     let model = EchoServer::start(Duration::ZERO).await;
     std::fs::write(&config, settings(&model.base_url())).unwrap();
@@ -172,5 +172,27 @@ async fn what_was_written_while_a_document_waited_in_line_stays() {
     assert_eq!(documents[0]["error"]["kind"], "conflict");
     let (_, gate) = client.get("/documents/gate").await;
     assert_eq!(gate["version"], 2, "the late content made no version: {gate}");
+    assert!(server.terminate().success());
+}
+
+#[tokio::test]
+async fn of_documents_that_wait_in_line_the_one_sent_last_stands_last() {
+    let dir = tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    let client = server.client();
+
+    let mut ids = Vec::new();
+    for text in ["A", "B", "A"] {
+        let (status, answer) = client.put_later("/documents/raced", &json!({"text": format!("Text {text}.")})).await;
+        assert_eq!(status, 202, "{answer}");
+        ids.push(answer["task_id"].as_str().unwrap().to_owned());
+    }
+    for id in &ids {
+        assert_eq!(ended(&client, id).await["status"], "succeeded");
+    }
+
+    assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 3, "each is a write of its own");
+    let (_, chunks) = client.get("/documents/raced/chunks").await;
+    assert_eq!(chunks["chunks"][0]["text"], "Text A.", "{chunks}");
     assert!(server.terminate().success());
 }

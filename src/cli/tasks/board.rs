@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::output::say;
+use crate::cli::output::{remark, say};
 use crate::cli::table::printable;
 
 /// One thing that makes progress.
@@ -62,7 +62,11 @@ impl Board {
                 }
                 Ok(())
             }
-            Self::Lines { shown } => say(&changed(shown, rows)),
+            // Beside what is printed for programs.
+            Self::Lines { shown } => {
+                remark(&changed(shown, rows));
+                Ok(())
+            }
         }
     }
 

@@ -75,7 +75,11 @@ async fn execute(door: &Door, command: TasksCommand, out: Output) -> anyhow::Res
             }
             return Ok(code(&task));
         }
-        TasksCommand::Result { id } => out.print(&door.get(&path(door, &id, "/result").await?).await?, show::result)?,
+        TasksCommand::Result { id } => {
+            let result = door.get(&path(door, &id, "/result").await?).await?;
+            out.print(&result, show::result)?;
+            return Ok(code(&result));
+        }
         TasksCommand::Cancel { id } => tell(door, (&id, "/cancel"), &json!({}), out).await?,
         TasksCommand::Pause { id } => tell(door, (&id, "/pause"), &json!({}), out).await?,
         TasksCommand::Resume { id } => tell(door, (&id, "/resume"), &json!({}), out).await?,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::domain::{
-    FailureDay, StepName, StepRecord, StepSummary, Task, TaskFailure, TaskId, TenantScope, Timestamp, Wish,
+    FailureDay, Sequence, StepName, StepRecord, StepSummary, Task, TaskFailure, TaskId, TenantScope, Timestamp, Wish,
 };
-use crate::store::{NewTask, Page, Rerun, StoreError, Submitted, TaskCost, TaskFilter, TaskStore};
+use crate::store::{EarlierWrote, NewTask, Page, Rerun, StoreError, Submitted, TaskCost, TaskFilter, TaskStore};
 use crate::tasks::{Bell, TaskDesk, TaskDeskParts, TaskSettings};
 
 pub fn desk() -> Arc<TaskDesk> {
@@ -51,6 +51,10 @@ impl TaskStore for NoTasks {
 
     async fn items(&self, _: &Task, _: &StepName, _: u32, _: usize) -> Result<Vec<StepRecord>, StoreError> {
         Ok(vec![])
+    }
+
+    async fn earlier_wrote(&self, _: &Task, _: Sequence) -> Result<EarlierWrote, StoreError> {
+        Ok(EarlierWrote::No)
     }
 
     async fn cost(&self, _: &Task) -> Result<TaskCost, StoreError> {

@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -162,6 +163,8 @@ fn write_durably(path: &Path, text: &str) -> Result<(), BackupError> {
 fn publish(part: &Path, path: &Path) -> Result<(), BackupError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let published = (|| {
+        // Whatever the file it was copied from allowed: the database is its owner's alone.
+        fs::set_permissions(part, fs::Permissions::from_mode(0o600))?;
         File::open(part)?.sync_all()?;
         fs::rename(part, path)?;
         File::open(parent)?.sync_all()

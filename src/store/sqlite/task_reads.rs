@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use sqlx::SqliteConnection;
 
 use crate::domain::{
-    ContentHash, FailureDay, StepName, StepRecord, StepSummary, Task, TaskFailure, TaskId, TaskKey, TaskKind,
+    ContentHash, FailureDay, Sequence, StepName, StepRecord, StepSummary, Task, TaskFailure, TaskId, TaskKey, TaskKind,
     TaskProblem, TaskStatus, TenantId, TenantScope, Timestamp, visibility_text,
 };
-use crate::store::{Page, StoreError, TaskFilter};
+use crate::store::{EarlierWrote, Page, StoreError, TaskFilter};
 
 use super::codec::{Columns, bytes_from_hex, damaged, from_text};
 use super::cursor;
@@ -62,10 +62,47 @@ const DAYS: &str = "SELECT day, kind, SUM(succeeded), SUM(failed), SUM(failures)
         WHERE at >= $1 AND ($2 IS NULL OR tenant = $2)\
     ) GROUP BY day, kind ORDER BY day DESC, kind";
 
+// Those that had ended before this one was put in line wrote what it saw then.
+const EARLIER_WROTE: &str = "SELECT EXISTS (SELECT 1 FROM tasks t JOIN task_steps s ON s.task = t.id \
+    WHERE t.is_latest = 1 AND t.tenant = $1 AND t.kind = $2 AND t.id < $3 \
+    AND (t.finished_at IS NULL OR t.finished_at >= $4) AND s.output ->> 'sequence' = $5)";
+const EARLIER_RUNS: &str = "SELECT EXISTS (SELECT 1 FROM tasks \
+    WHERE is_latest = 1 AND tenant = $1 AND kind = $2 AND id < $3 AND status = 'running')";
+
 /// The statements of this file.
 #[cfg(test)]
-pub(super) const READS: [&str; 9] =
-    [RUN, LIST, LIST_OF_KIND, LIST_OF_STATUS, STEPS, STANDING_FAILURES, ITEMS, FAILURES, DAYS];
+pub(super) const READS: [&str; 11] = [
+    EARLIER_WROTE,
+    EARLIER_RUNS,
+    RUN,
+    LIST,
+    LIST_OF_KIND,
+    LIST_OF_STATUS,
+    STEPS,
+    STANDING_FAILURES,
+    ITEMS,
+    FAILURES,
+    DAYS,
+];
+
+/// See [`crate::store::TaskStore::earlier_wrote`].
+pub(super) async fn earlier_wrote(
+    connection: &mut SqliteConnection,
+    task: &Task,
+    sequence: Sequence,
+) -> Result<EarlierWrote, StoreError> {
+    let of = |sql: &'static str| {
+        sqlx::query_scalar::<_, bool>(sql).bind(task.scope.tenant.as_str()).bind(task.kind.as_str()).bind(task.key.0)
+    };
+    // Asked first: what it records between the two questions is then seen by the second.
+    let runs = of(EARLIER_RUNS).fetch_one(&mut *connection).await?;
+    let wrote = of(EARLIER_WROTE).bind(task.created_at.0).bind(i64::try_from(sequence.0).unwrap_or(i64::MAX));
+    Ok(match (wrote.fetch_one(&mut *connection).await?, runs) {
+        (true, _) => EarlierWrote::Yes,
+        (false, true) => EarlierWrote::Perhaps,
+        (false, false) => EarlierWrote::No,
+    })
+}
 
 /// A run, the newest if no number is given.
 pub(super) async fn task(

@@ -3,12 +3,12 @@
 use async_trait::async_trait;
 
 use crate::domain::{
-    FailureDay, RunnerId, StepName, StepRecord, StepSummary, Task, TaskFailure, TaskId, TaskKey, TaskKind, TaskStatus,
-    TenantScope, Timestamp, Wish,
+    FailureDay, RunnerId, Sequence, StepName, StepRecord, StepSummary, Task, TaskFailure, TaskId, TaskKey, TaskKind,
+    TaskStatus, TenantScope, Timestamp, Wish,
 };
 use crate::store::{
-    ClaimWish, Lease, LedgerEntry, NewTask, OpenCall, Page, QueueView, Rerun, StoreError, Submitted, TaskCost, TaskEnd,
-    TaskFilter, TaskQueue, TaskStore,
+    ClaimWish, EarlierWrote, Lease, LedgerEntry, NewTask, OpenCall, Page, QueueView, Rerun, StoreError, Submitted,
+    TaskCost, TaskEnd, TaskFilter, TaskQueue, TaskStore,
 };
 
 use super::store::SqliteStore;
@@ -93,6 +93,10 @@ impl TaskStore for SqliteStore {
 
     async fn failures(&self, task: &Task, limit: usize) -> Result<Vec<TaskFailure>, StoreError> {
         task_reads::failures(self.lend().await?.connection(), task.key, limit).await
+    }
+
+    async fn earlier_wrote(&self, task: &Task, sequence: Sequence) -> Result<EarlierWrote, StoreError> {
+        task_reads::earlier_wrote(self.lend().await?.connection(), task, sequence).await
     }
 
     async fn failure_days(&self, scope: &TenantScope, since: Timestamp) -> Result<Vec<FailureDay>, StoreError> {
