@@ -5,6 +5,7 @@
 mod architecture;
 mod bed;
 mod command_line;
+mod cut_disk;
 mod echo_server;
 mod hostile_input;
 mod index_follows_truth;
@@ -16,5 +17,6 @@ mod process;
 mod search_keeps_promises;
 mod survives_kill;
 mod tasks_go_on;
+mod survives_power_cut;
 mod tasks_survive_kill;
 mod traces_tell_the_story;
