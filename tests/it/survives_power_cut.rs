@@ -28,14 +28,17 @@ const LIVES: usize = 3;
 const CUTS: usize = 7;
 const DISK_MIB: u64 = 160;
 /// A cut comes after so many answers at most, and so long after the last of them.
-const MOST_ANSWERS: usize = 40;
+const MOST_ANSWERS: usize = 50;
 const LONGEST_DELAY_US: u64 = 8_000;
-/// How long the server lives on a dead disk, at most.
+/// How long the server lives on a dead disk, at most, and how often that is. What it says then is no fault of the test.
 const LONGEST_AGONY_US: u64 = 20_000;
+const AGONIES: f64 = 0.25;
 const LINES: usize = 25;
 const TASKS_A_ROUND: usize = 4;
 /// Documents of earlier rounds that are looked at after a cut; after the last cut it is all of them.
 const SAMPLE: usize = 40;
+/// Broken promises that a failure names.
+const TOLD: usize = 10;
 /// Documents that one query names.
 const SOUGHT_AT_ONCE: usize = 20;
 const ASKED_AT_ONCE: usize = 8;
@@ -72,12 +75,15 @@ struct Promises {
     kept: Kept,
 }
 
-/// What was acknowledged and found again.
+/// What was acknowledged and found again, and what nobody was promised.
 #[derive(Debug, Clone, Copy, Default)]
 struct Kept {
     writes: usize,
     deletes: usize,
     tasks: usize,
+    /// Documents whose answer a cut prevented, and those of them that are there.
+    in_flight: usize,
+    in_flight_there: usize,
 }
 
 /// The promises, shared by all who speak to the server.
@@ -239,7 +245,7 @@ async fn write_singles(caller: Caller, notes: Arc<Notes>, round: usize) {
     let mut own: Vec<usize> = (first..round).flat_map(|earlier| notes.present(numbers(earlier, SINGLES))).collect();
     for (revision, new) in numbers(round, SINGLES).enumerate() {
         let old = random.random_range(0..own.len().max(1));
-        let (n, content) = match random.random_range(0..4) {
+        let (n, content) = match random.random_range(0..3) {
             0 if !own.is_empty() => (own.swap_remove(old), None),
             1 if !own.is_empty() => (own[old], Some(text(own[old], round * 1_000 + revision))),
             _ => (new, Some(text(new, 0))),
@@ -321,7 +327,12 @@ async fn broken(caller: &Caller, notes: &Notes, documents: &[usize]) -> Vec<Stri
             match may_be.len() {
                 1 => {}
                 _ if is_of_a_task(*n) => drop(in_question.insert(*n)),
-                _ => *may_be = vec![content.clone()],
+                _ => {
+                    let is_new = may_be.last() == Some(content);
+                    *may_be = vec![content.clone()];
+                    promises.kept.in_flight += 1;
+                    promises.kept.in_flight_there += usize::from(is_new);
+                }
             }
         }
         promises.touched.clear();
@@ -463,7 +474,9 @@ impl World {
 
         let cut = self.kind_of_cut(round);
         tokio::task::block_in_place(|| disk.cut(cut));
-        tokio::time::sleep(Duration::from_micros(self.random.random_range(0..LONGEST_AGONY_US))).await;
+        if self.random.random_bool(AGONIES) {
+            tokio::time::sleep(Duration::from_micros(self.random.random_range(0..LONGEST_AGONY_US))).await;
+        }
         server.kill();
         for writer in writers {
             writer.await.unwrap();
@@ -497,12 +510,8 @@ async fn live(disk: &CutDisk, life: usize, world: &mut World) {
         let is_last = (round + 1).is_multiple_of(CUTS);
         let suspects = world.suspects(if is_last { usize::MAX } else { SAMPLE });
         let broken = broken(&Caller::of(&server), &world.notes, &suspects).await;
-        assert!(
-            broken.is_empty(),
-            "seed {SEED}, round {round}, {cut:?}: {} lost:\n{}",
-            broken.len(),
-            broken.join("\n")
-        );
+        let told = broken.iter().take(TOLD).cloned().collect::<Vec<_>>().join("\n");
+        assert!(broken.is_empty(), "seed {SEED}, round {round}, {cut:?}: {} broken promises:\n{told}", broken.len());
         assert_whole(&data);
     }
     finish(&Caller::of(&server), &world.notes).await;
@@ -512,10 +521,7 @@ async fn live(disk: &CutDisk, life: usize, world: &mut World) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_outlives_power_cuts_in_the_middle_of_everything() {
-    let disk = match CutDisk::format(DISK_MIB) {
-        Ok(disk) => disk,
-        Err(reason) => return println!("skipped: {reason}"),
-    };
+    let Some(disk) = CutDisk::switched_on(DISK_MIB) else { return };
     let begun = Instant::now();
     let config = tempfile::NamedTempFile::new().unwrap();
     let model = EchoServer::start(MODEL_LATENCY).await;
@@ -536,15 +542,20 @@ async fn what_was_acknowledged_outlives_power_cuts_in_the_middle_of_everything()
         kept.writes += of_life.writes;
         kept.deletes += of_life.deletes;
         kept.tasks += of_life.tasks;
+        kept.in_flight += of_life.in_flight;
+        kept.in_flight_there += of_life.in_flight_there;
     }
 
     println!(
-        "seed {SEED}: {} cuts in {} s; acknowledged: {} writes, {} deletes, {} tasks; lost 0",
+        "seed {SEED}: {} cuts in {} s; acknowledged: {} writes, {} deletes, {} tasks; lost 0; in flight {}, of them there {}",
         LIVES * CUTS,
         begun.elapsed().as_secs(),
         kept.writes,
         kept.deletes,
         kept.tasks,
+        kept.in_flight,
+        kept.in_flight_there,
     );
-    assert!(kept.deletes > 0 && kept.tasks >= LIVES * 2, "too little was at stake: {kept:?}");
+    let least = kept.deletes.min(kept.tasks).min(kept.in_flight);
+    assert!(least >= LIVES, "too little was at stake: {kept:?}");
 }
