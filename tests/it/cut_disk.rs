@@ -15,8 +15,10 @@
 //! mildness, the other two do not.
 //!
 //! Against a real cut: harsher in that all of a drive's cache is lost, or a random half of it, where a drive loses
-//! little. Milder in two ways: blocks of 4 KiB are written whole or not at all, where a drive promises that for a
-//! sector; and the process and the kernel live on for a moment, but all they can do then is to see errors.
+//! little. Milder in three ways: blocks of 4 KiB are written whole or not at all, where a drive promises that for a
+//! sector; ext4 brings all of its directories with any new file that is flushed, so that a forgotten fsync of a
+//! directory is not seen here; and the process and the kernel live on for a moment, but all they can do then is to see
+//! errors.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;

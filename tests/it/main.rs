@@ -14,6 +14,7 @@ mod gateway_serves;
 mod ingest_keeps_promises;
 mod model_server;
 mod process;
+mod promises;
 mod search_keeps_promises;
 mod survives_kill;
 mod tasks_go_on;

@@ -4,23 +4,22 @@
 //! How a cut is made, and where it is harsher or milder than a real one, stands in [`crate::cut_disk`]. Answers count
 //! whenever they come: one that is given after the cut promises as much as one before it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
-use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use crate::bed::PATIENCE;
 use crate::cut_disk::{Cut, CutDisk};
 use crate::echo_server::EchoServer;
 use crate::process::Server;
+use crate::promises::{BATCHES, Caller, Kept, Notes, SINGLES, TASKS, broken, finish, numbers, text, text_of};
 
 const SEED: u64 = 20_261_124;
 /// Data directories, each begun anew, and cuts that each goes through. Seven, so that each begins with another kind.
@@ -28,20 +27,22 @@ const LIVES: usize = 3;
 const CUTS: usize = 7;
 const DISK_MIB: u64 = 160;
 /// A cut comes after so many answers at most, and so long after the last of them.
-const MOST_ANSWERS: usize = 50;
+const MOST_ANSWERS: usize = 40;
 const LONGEST_DELAY_US: u64 = 8_000;
 /// How long the server lives on a dead disk, at most, and how often that is. What it says then is no fault of the test.
 const LONGEST_AGONY_US: u64 = 20_000;
 const AGONIES: f64 = 0.25;
+/// How often a second cut hits the server while it opens what the first has left, and how far into that at most.
+const SECOND_CUTS: f64 = 0.3;
+const LONGEST_OPENING_US: u64 = 250_000;
 const LINES: usize = 25;
 const TASKS_A_ROUND: usize = 4;
+/// How often `plumb check` opens what a cut has left, before a server does.
+const CHECKS_FIRST: f64 = 0.2;
 /// Documents of earlier rounds that are looked at after a cut; after the last cut it is all of them.
 const SAMPLE: usize = 40;
 /// Broken promises that a failure names.
 const TOLD: usize = 10;
-/// Documents that one query names.
-const SOUGHT_AT_ONCE: usize = 20;
-const ASKED_AT_ONCE: usize = 8;
 const MODEL_LATENCY: Duration = Duration::from_millis(3);
 
 fn settings(model_server: &str) -> String {
@@ -55,170 +56,6 @@ fn settings(model_server: &str) -> String {
          [[gateway.budgets]]\nscope = \"tenant:*\"\nperiod = \"total\"\nlimit_usd = 1000000.0\n"
     )
 }
-
-/// The text of a document; `None` where there is none.
-type Content = Option<String>;
-
-/// What was asked for, and what was promised.
-#[derive(Default)]
-struct Promises {
-    /// What may be there, by document number: one thing once it is acknowledged, two while an answer is awaited.
-    documents: BTreeMap<usize, Vec<Content>>,
-    /// Documents that were written since they were last looked at.
-    touched: BTreeSet<usize>,
-    /// Tasks that were acknowledged; as they ended, once somebody has seen that.
-    tasks: BTreeMap<String, Option<Value>>,
-    /// Documents that come with a task.
-    brought: BTreeMap<String, Vec<usize>>,
-    /// The latest operation that was acknowledged.
-    sequence: u64,
-    kept: Kept,
-}
-
-/// What was acknowledged and found again, and what nobody was promised.
-#[derive(Debug, Clone, Copy, Default)]
-struct Kept {
-    writes: usize,
-    deletes: usize,
-    tasks: usize,
-    /// Documents whose answer a cut prevented, and those of them that are there.
-    in_flight: usize,
-    in_flight_there: usize,
-}
-
-/// The promises, shared by all who speak to the server.
-struct Notes {
-    promises: Mutex<Promises>,
-    /// Answers since the server was started.
-    answers: watch::Sender<usize>,
-}
-
-impl Notes {
-    fn attempt(&self, document: usize, content: Content) {
-        let mut promises = self.promises.lock();
-        promises.documents.entry(document).or_insert_with(|| vec![None]).push(content);
-        promises.touched.insert(document);
-    }
-
-    fn acknowledge(&self, document: usize, content: Content, answer: &Value) {
-        let mut promises = self.promises.lock();
-        match content {
-            Some(_) => promises.kept.writes += 1,
-            None => promises.kept.deletes += 1,
-        }
-        promises.documents.insert(document, vec![content]);
-        promises.sequence = promises.sequence.max(answer["sequence"].as_u64().unwrap_or(0));
-    }
-
-    fn acknowledge_task(&self, id: &str, brings: Vec<usize>) {
-        let mut promises = self.promises.lock();
-        promises.kept.tasks += 1;
-        promises.tasks.insert(id.to_owned(), None);
-        promises.brought.insert(id.to_owned(), brings);
-    }
-
-    fn count_answer(&self) {
-        self.answers.send_modify(|answers| *answers += 1);
-    }
-
-    /// Documents that are certain to be there, out of `range`.
-    fn present(&self, range: std::ops::Range<usize>) -> Vec<usize> {
-        let promises = self.promises.lock();
-        let is_present = |may_be: &Vec<Content>| matches!(may_be.as_slice(), [Some(_)]);
-        promises.documents.range(range).filter(|(_, may_be)| is_present(may_be)).map(|(n, _)| *n).collect()
-    }
-}
-
-/// Asks one server; `None` once it is gone.
-#[derive(Clone)]
-struct Caller {
-    url: String,
-    http: reqwest::Client,
-}
-
-impl Caller {
-    fn of(server: &Server) -> Self {
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { url: format!("http://{}", server.address()), http }
-    }
-
-    async fn put(&self, n: usize, text: &str) -> Option<(u16, Value)> {
-        let body = json!({"title": format!("Unit {n}"), "text": text}).to_string();
-        let request = self.http.put(format!("{}/documents/doc-{n}", self.url)).body(body);
-        answered(request.header("content-type", "application/json")).await
-    }
-
-    async fn delete(&self, n: usize) -> Option<(u16, Value)> {
-        answered(self.http.delete(format!("{}/documents/doc-{n}", self.url))).await
-    }
-
-    async fn post(&self, path: &str, media_type: &str, body: String) -> Option<(u16, Value)> {
-        let request = self.http.post(format!("{}{path}", self.url)).body(body);
-        answered(request.header("content-type", media_type)).await
-    }
-
-    async fn get(&self, path: &str) -> Option<(u16, Value)> {
-        answered(self.http.get(format!("{}{path}", self.url))).await
-    }
-
-    async fn content(&self, n: usize) -> Content {
-        let request = self.http.get(format!("{}/documents/doc-{n}/content", self.url));
-        let response = request.send().await.unwrap();
-        match response.status().as_u16() {
-            200 => Some(response.text().await.unwrap()),
-            404 => None,
-            status => panic!("doc-{n}: {status} {}", response.text().await.unwrap()),
-        }
-    }
-
-    /// Ids of the documents that a search for the names of `documents` finds, once the index has got to `sequence`.
-    async fn found(&self, documents: &[usize], sequence: u64) -> BTreeSet<String> {
-        let query: Vec<String> = documents.iter().map(|n| format!("unit{n}")).collect();
-        let body = json!({
-            "query": query.join(" "), "mode": "lexical", "top_k": SOUGHT_AT_ONCE, "min_sequence": sequence,
-        });
-        let asked = Instant::now();
-        loop {
-            let (status, found) = self.post("/search", "application/json", body.to_string()).await.unwrap();
-            if status == 503 && asked.elapsed() < PATIENCE {
-                continue;
-            }
-            assert_eq!(status, 200, "{found}");
-            return found["hits"].as_array().unwrap().iter().map(|hit| text_of(&hit["document_id"])).collect();
-        }
-    }
-}
-
-async fn answered(request: reqwest::RequestBuilder) -> Option<(u16, Value)> {
-    let response = request.send().await.ok()?;
-    let status = response.status().as_u16();
-    Some((status, serde_json::from_slice(&response.bytes().await.ok()?).ok()?))
-}
-
-fn text_of(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("{value} is no text")).to_owned()
-}
-
-fn text(n: usize, revision: usize) -> String {
-    let say = format!("The plate of unit{n} says it was made in hall {}, revision {revision}.", n % 17);
-    format!("{say}{}", " It was never moved.".repeat(n % 23))
-}
-
-/// Numbers of documents that one round gives out: a range for each writer.
-fn numbers(round: usize, writer: usize) -> std::ops::Range<usize> {
-    let first = round * 100_000 + writer * 20_000;
-    first..first + 20_000
-}
-
-fn is_of_a_task(n: usize) -> bool {
-    n % 100_000 / 20_000 == TASKS
-}
-
-/// A document beside those that are counted.
-const PROBE: usize = 99_999;
-const BATCHES: usize = 0;
-const SINGLES: usize = 1;
-const TASKS: usize = 2;
 
 /// Sends batches until the server refuses or is gone.
 async fn write_batches(caller: Caller, notes: Arc<Notes>, round: usize) {
@@ -278,16 +115,14 @@ async fn submit_tasks(caller: Caller, notes: Arc<Notes>, round: usize) {
         }
         let Some((200, ended)) = caller.get("/tasks?status=succeeded&limit=1000").await else { return };
         for task in ended["tasks"].as_array().unwrap() {
-            if let Some(seen) = notes.promises.lock().tasks.get_mut(&text_of(&task["id"])) {
-                seen.get_or_insert_with(|| end_of(task));
-            }
+            notes.see_ended(task);
         }
         tokio::time::sleep(MODEL_LATENCY).await;
     }
 }
 
 /// A task, and the documents that it brings: a prompt over documents where there are some, else new documents.
-fn order(notes: &Notes, round: usize, new: &mut std::ops::Range<usize>) -> (Value, Vec<usize>) {
+fn order(notes: &Notes, round: usize, new: &mut Range<usize>) -> (Value, Vec<usize>) {
     let there: Vec<usize> = notes.present(numbers(round, BATCHES)).into_iter().rev().take(5).collect();
     if there.len() == 5 && new.start % 2 == 1 {
         let n = new.next().unwrap();
@@ -300,105 +135,6 @@ fn order(notes: &Notes, round: usize, new: &mut std::ops::Range<usize>) -> (Valu
     let document = |n: &usize| json!({"id": format!("doc-{n}"), "text": text(*n, 0)});
     let documents: Vec<Value> = brings.iter().map(document).collect();
     (json!({"kind": "ingest", "input": {"collection": "default", "documents": documents}}), brings)
-}
-
-/// What never changes once a task has ended.
-fn end_of(task: &Value) -> Value {
-    json!([task["status"], task["run"], task["attempts"], task["finished_at"]])
-}
-
-/// What of the promises does not hold, a line for each. Documents in question are settled by what is there, but for
-/// those of tasks, which may yet come.
-async fn broken(caller: &Caller, notes: &Notes, documents: &[usize]) -> Vec<String> {
-    let contents: Vec<(usize, Content)> = futures::stream::iter(documents.to_vec())
-        .map(|n| async move { (n, caller.content(n).await) })
-        .buffer_unordered(ASKED_AT_ONCE)
-        .collect()
-        .await;
-    let mut broken = Vec::new();
-    let mut in_question = BTreeSet::new();
-    {
-        let mut promises = notes.promises.lock();
-        for (n, content) in &contents {
-            let may_be = promises.documents.get_mut(n).unwrap();
-            if !may_be.contains(content) {
-                broken.push(format!("doc-{n} is {content:?} and not one of {may_be:?}"));
-            }
-            match may_be.len() {
-                1 => {}
-                _ if is_of_a_task(*n) => drop(in_question.insert(*n)),
-                _ => {
-                    let is_new = may_be.last() == Some(content);
-                    *may_be = vec![content.clone()];
-                    promises.kept.in_flight += 1;
-                    promises.kept.in_flight_there += usize::from(is_new);
-                }
-            }
-        }
-        promises.touched.clear();
-    }
-    broken.extend(broken_tasks(caller, notes).await);
-    // An index waits for an operation that is lost for as long as one lets it.
-    if !broken.is_empty() {
-        return broken;
-    }
-    let sequence = newest(caller, notes).await;
-    for some in contents.chunks(SOUGHT_AT_ONCE) {
-        let sought: Vec<usize> = some.iter().map(|(n, _)| *n).collect();
-        let found = caller.found(&sought, sequence).await;
-        let is_wrong = |(n, content): &&(usize, Content)| match content {
-            Some(_) => !found.contains(&format!("doc-{n}")),
-            None => found.contains(&format!("doc-{n}")) && !in_question.contains(n),
-        };
-        broken.extend(some.iter().filter(is_wrong).map(|wrong| format!("a search is wrong about {wrong:?}")));
-    }
-    broken
-}
-
-/// Tasks that are not there, or ended once more.
-async fn broken_tasks(caller: &Caller, notes: &Notes) -> Vec<String> {
-    let tasks = notes.promises.lock().tasks.clone();
-    let mut broken = Vec::new();
-    for (id, ended) in tasks {
-        let (status, task) = caller.get(&format!("/tasks/{id}")).await.unwrap();
-        if status != 200 || ended.as_ref().is_some_and(|ended| *ended != end_of(&task)) {
-            broken.push(format!("task {id} had ended as {ended:?} and is {status} {task}"));
-        }
-    }
-    broken
-}
-
-/// An operation later than all that can be seen: one more write, which also shows that writes are taken again.
-async fn newest(caller: &Caller, notes: &Notes) -> u64 {
-    let acknowledged = notes.promises.lock().sequence;
-    let (status, answer) = caller.put(PROBE, &format!("Probe after {acknowledged}.")).await.unwrap();
-    assert_eq!(status, 202, "{answer}");
-    let sequence = answer["sequence"].as_u64().unwrap();
-    assert!(sequence > acknowledged, "{acknowledged} was acknowledged, and the next operation is {sequence}");
-    sequence
-}
-
-/// Waits until every task has ended, and holds their results against what was ordered.
-async fn finish(caller: &Caller, notes: &Notes) {
-    let begun = Instant::now();
-    let (tasks, brought) = {
-        let promises = notes.promises.lock();
-        (promises.tasks.clone(), promises.brought.clone())
-    };
-    for id in tasks.keys() {
-        let ended = loop {
-            let (_, task) = caller.get(&format!("/tasks/{id}/result")).await.unwrap();
-            match task["status"].as_str() {
-                Some("queued" | "waiting" | "running") => assert!(begun.elapsed() < PATIENCE, "{id} does not end"),
-                _ => break task,
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        assert_eq!((&ended["status"], &ended["run"]), (&json!("succeeded"), &json!(1)), "{ended}");
-        for n in &brought[id] {
-            assert_eq!(caller.content(*n).await, Some(text(*n, 0)), "doc-{n} of {id}");
-        }
-    }
 }
 
 fn plumb(data: &Path, arguments: &[&str]) -> Output {
@@ -438,12 +174,33 @@ struct World {
     arguments: [String; 2],
     notes: Arc<Notes>,
     random: StdRng,
+    second_cuts: usize,
 }
 
 impl World {
     fn start(&self, data: &Path) -> Server {
         self.notes.answers.send_replace(0);
         Server::start_with(data, &self.arguments.each_ref().map(String::as_str))
+    }
+
+    /// Cuts the power while a server opens what the cut before has left.
+    async fn cut_while_it_opens(&mut self, disk: &CutDisk, data: &Path, round: usize) {
+        let mut opening = Command::new(env!("CARGO_BIN_EXE_plumb"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(data)
+            .args(&self.arguments)
+            .env("PLUMB_MODELS_DIR", data.join("no-models"))
+            .env("PLUMB_LOG__LOG_FILTER", "error")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        tokio::time::sleep(Duration::from_micros(self.random.random_range(0..LONGEST_OPENING_US))).await;
+        let cut = self.kind_of_cut(round);
+        tokio::task::block_in_place(|| disk.cut(cut));
+        opening.kill().unwrap();
+        opening.wait().unwrap();
+        tokio::task::block_in_place(|| disk.power_on());
+        self.second_cuts += 1;
     }
 
     fn kind_of_cut(&mut self, round: usize) -> Cut {
@@ -484,17 +241,6 @@ impl World {
         tokio::task::block_in_place(|| disk.power_on());
         cut
     }
-
-    /// What to look at after a cut: all that was written since the last, and some of what was written before.
-    fn suspects(&mut self, sample: usize) -> Vec<usize> {
-        let promises = self.notes.promises.lock();
-        let mut all: Vec<usize> = promises.documents.keys().copied().collect();
-        let mut suspects = promises.touched.clone();
-        for _ in 0..sample.min(all.len()) {
-            suspects.insert(all.swap_remove(self.random.random_range(0..all.len())));
-        }
-        suspects.into_iter().collect()
-    }
 }
 
 /// One data directory from its first start through all its cuts.
@@ -503,12 +249,17 @@ async fn live(disk: &CutDisk, life: usize, world: &mut World) {
     let mut server = world.start(&data);
     for round in life * CUTS..(life + 1) * CUTS {
         let cut = world.write_until_cut(disk, server, round).await;
-        if world.random.random_bool(0.2) {
+        if world.random.random_bool(SECOND_CUTS) {
+            // Another kind than the first.
+            world.cut_while_it_opens(disk, &data, round + 1).await;
+        }
+        if world.random.random_bool(CHECKS_FIRST) {
             assert_whole(&data);
         }
         server = world.start(&data);
         let is_last = (round + 1).is_multiple_of(CUTS);
-        let suspects = world.suspects(if is_last { usize::MAX } else { SAMPLE });
+        let sample = if is_last { usize::MAX } else { SAMPLE };
+        let suspects = world.notes.suspects(sample, &mut world.random);
         let broken = broken(&Caller::of(&server), &world.notes, &suspects).await;
         let told = broken.iter().take(TOLD).cloned().collect::<Vec<_>>().join("\n");
         assert!(broken.is_empty(), "seed {SEED}, round {round}, {cut:?}: {} broken promises:\n{told}", broken.len());
@@ -528,17 +279,20 @@ async fn what_was_acknowledged_outlives_power_cuts_in_the_middle_of_everything()
     std::fs::write(config.path(), settings(&model.base_url())).unwrap();
     let mut random = StdRng::seed_from_u64(SEED);
     let mut kept = Kept::default();
+    let mut cuts = LIVES * CUTS;
 
     for life in 0..LIVES {
         let before = model.asked().into_keys().collect();
         let mut world = World {
             arguments: ["--config".to_owned(), config.path().to_str().unwrap().to_owned()],
-            notes: Arc::new(Notes { promises: Mutex::default(), answers: watch::Sender::new(0) }),
+            notes: Arc::new(Notes::new()),
             random: StdRng::seed_from_u64(random.random()),
+            second_cuts: 0,
         };
         live(&disk, life, &mut world).await;
         assert_accounted(&disk.root().join(format!("life-{life}/data")), &model, &before);
-        let of_life = world.notes.promises.lock().kept;
+        cuts += world.second_cuts;
+        let of_life = world.notes.kept();
         kept.writes += of_life.writes;
         kept.deletes += of_life.deletes;
         kept.tasks += of_life.tasks;
@@ -548,7 +302,7 @@ async fn what_was_acknowledged_outlives_power_cuts_in_the_middle_of_everything()
 
     println!(
         "seed {SEED}: {} cuts in {} s; acknowledged: {} writes, {} deletes, {} tasks; lost 0; in flight {}, of them there {}",
-        LIVES * CUTS,
+        cuts,
         begun.elapsed().as_secs(),
         kept.writes,
         kept.deletes,
