@@ -17,7 +17,7 @@ mod process;
 mod promises;
 mod search_keeps_promises;
 mod survives_kill;
-mod tasks_go_on;
 mod survives_power_cut;
+mod tasks_go_on;
 mod tasks_survive_kill;
 mod traces_tell_the_story;
