@@ -228,7 +228,7 @@ async fn every_task_ends_once_with_its_own_result_whatever_500_kills_interrupt()
 
     // A kill repeats one item of each running step at most.
     assert!(model.requests() - asked.len() as u64 <= (kills * RUNNING) as u64);
-    assert!(asked.values().all(|times| *times < 20), "{asked:?}");
+    assert!(asked.values().all(|times| *times < 100), "{asked:?}");
     accounts_for_all(&data, &asked);
 
     let quiet_model = EchoServer::start(Duration::ZERO).await;
