@@ -100,15 +100,17 @@ impl CutDisk {
         &self.inner.point
     }
 
-    /// Cuts the power. Nothing written from now on is kept, and every fsync fails.
-    pub fn cut(&self, cut: Cut) {
+    /// Cuts the power, and tells so in the moment before. Nothing written from now on is kept, and fsyncs fail; but one
+    /// that is under way while another's transaction dies may be told of success: the journal has let go of that
+    /// transaction, and the kernel does not look at how it ended.
+    pub fn cut(&self, cut: Cut, tell: impl FnOnce()) {
+        if let Cut::Torn { seed } = cut {
+            self.keep_a_random_half(&mut StdRng::seed_from_u64(seed)).unwrap();
+        }
+        tell();
         match cut {
             Cut::Issued => self.inner.shut_down().unwrap(),
-            Cut::Flushed => self.outer.shut_down().unwrap(),
-            Cut::Torn { seed } => {
-                self.keep_a_random_half(&mut StdRng::seed_from_u64(seed)).unwrap();
-                self.outer.shut_down().unwrap();
-            }
+            Cut::Flushed | Cut::Torn { .. } => self.outer.shut_down().unwrap(),
         }
     }
 
@@ -236,7 +238,7 @@ mod tests {
         issue(&written(&paths[1], NEW), 0, STRETCH_BYTES).unwrap();
         written(&paths[2], NEW);
 
-        disk.cut(cut);
+        disk.cut(cut, || {});
         assert!(flushed.write_all(NEW).and_then(|()| flushed.sync_all()).is_err(), "a flush after the cut is refused");
         drop(flushed);
         disk.power_on();
@@ -262,7 +264,7 @@ mod tests {
     fn nothing_stays_mounted_behind_a_disk_that_is_dropped_in_the_middle_of_a_cut() {
         let Some(disk) = CutDisk::switched_on(SMALL_MIB) else { return };
         let points = [disk.inner.point.clone(), disk.outer.point.clone()];
-        disk.cut(Cut::Torn { seed: 1 });
+        disk.cut(Cut::Torn { seed: 1 }, || {});
 
         drop(disk);
 

@@ -37,6 +37,8 @@ struct Promises {
     brought: BTreeMap<String, Vec<usize>>,
     /// The latest operation that was acknowledged.
     sequence: u64,
+    /// Whether answers promise nothing, because the power was cut before they came.
+    is_dead: bool,
     kept: Kept,
 }
 
@@ -49,6 +51,8 @@ pub struct Kept {
     /// Documents whose answer a cut prevented, and those of them that are there.
     pub in_flight: usize,
     pub in_flight_there: usize,
+    /// Answers that came after a cut.
+    pub late: usize,
 }
 
 /// The promises, shared by all who speak to the server.
@@ -75,6 +79,10 @@ impl Notes {
 
     pub fn acknowledge(&self, document: usize, content: Content, answer: &Value) {
         let mut promises = self.promises.lock();
+        if promises.is_dead {
+            promises.kept.late += 1;
+            return;
+        }
         match content {
             Some(_) => promises.kept.writes += 1,
             None => promises.kept.deletes += 1,
@@ -85,6 +93,10 @@ impl Notes {
 
     pub fn acknowledge_task(&self, id: &str, brings: Vec<usize>) {
         let mut promises = self.promises.lock();
+        if promises.is_dead {
+            promises.kept.late += 1;
+            return;
+        }
         promises.kept.tasks += 1;
         promises.tasks.insert(id.to_owned(), None);
         promises.brought.insert(id.to_owned(), brings);
@@ -92,9 +104,24 @@ impl Notes {
 
     /// Keeps how a task has ended, the first time that it is seen.
     pub fn see_ended(&self, task: &Value) {
-        if let Some(seen) = self.promises.lock().tasks.get_mut(&text_of(&task["id"])) {
+        let mut promises = self.promises.lock();
+        if promises.is_dead {
+            return;
+        }
+        if let Some(seen) = promises.tasks.get_mut(&text_of(&task["id"])) {
             seen.get_or_insert_with(|| end_of(task));
         }
+    }
+
+    /// From now on answers promise nothing.
+    pub fn power_goes(&self) {
+        self.promises.lock().is_dead = true;
+    }
+
+    /// A server is started: answers count from none again.
+    pub fn power_comes(&self) {
+        self.promises.lock().is_dead = false;
+        self.answers.send_replace(0);
     }
 
     pub fn count_answer(&self) {
