@@ -32,6 +32,10 @@ bench:
 deny:
     cargo deny check bans licenses sources
 
+# takes out one fsync, checksum or watermark at a time: a test must fail each time; hours
+mutants *NAMES:
+    tests/mutations/run {{NAMES}}
+
 # the binary to ship
 dist:
     cargo build --profile dist

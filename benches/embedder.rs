@@ -16,7 +16,7 @@ use plumb::cache::{Cache, CacheKey, CacheSettings};
 use plumb::domain::{ChunkId, ContentHash, Fingerprint, TenantId, TenantScope};
 use plumb::inference::export::{BertConfig, BertHead, ExportRecipe, Matrix, WeightFile, export_bert};
 use plumb::inference::{
-    Embedder, InferenceSettings, InputKind, Models, ModelsSettings, OnnxEmbedder, Precision, RerankPassage,
+    EmbeddedBy, Embedder, InferenceSettings, InputKind, Models, ModelsSettings, OnnxEmbedder, Precision, RerankPassage,
     RerankQuery, RescorerParts, Role, Runtime, default_models_dir,
 };
 
@@ -173,7 +173,11 @@ impl Stage {
                 self.models.load_reranker(&self.runtime, &settings, with).expect("a reranker").expect("one is set");
             let question = "which effect does the treatment have on cell growth";
             let vector = embedder.embed(vec![question.to_owned()], InputKind::Query).await.expect("a vector").remove(0);
-            let query = RerankQuery { text: question.to_owned(), vector: Some(vector) };
+            let query = RerankQuery {
+                text: question.to_owned(),
+                vector: Some(vector),
+                embedded_by: EmbeddedBy::One(embedder.spec().clone()),
+            };
             let scope = TenantScope::everything(TenantId::new("bench").expect("a name"));
             let (mut cold, mut cold_wall) = (f64::MAX, f64::MAX);
             let mut passages = Vec::new();

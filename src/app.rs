@@ -3,6 +3,11 @@
 mod backfill;
 mod check;
 mod gateway;
+mod generations;
+mod judging;
+mod models;
+mod old_versions;
+mod searching;
 mod status;
 mod tasks;
 mod traces;
@@ -16,28 +21,33 @@ use tokio::task::JoinHandle;
 use crate::answer::{AnswerError, Answerer, AnswererParts};
 use crate::cache::Cache;
 use crate::config::{Config, ConfigError, IndexSettings};
-use crate::domain::{EmbedderSpec, Profile};
-use crate::gateway::{GatewayError, GatewaySettings, PromptBook, PromptBookError};
+use crate::domain::{ContextSpec, Profile};
+use crate::eval::GenerationScorer;
+use crate::gateway::{Clock, GatewayError, GatewaySettings, PromptBook, PromptBookError};
 use crate::http::{
     AnswerRoom, AuthError, ControlRoom, HttpServer, IngestRoom, LocalDoor, SearchRoom, ServeError, Services,
 };
 use crate::index::{ComputePool, Generations, IndexError, IndexProgress, LexicalIndex, TantivyIndex, analyzer_spec};
-use crate::inference::{
-    Embedder, EmbeddingCache, InferenceError, Models, OnnxEmbedder, Reranker, RescorerParts, TokenCounter, WordCounter,
-};
-use crate::ingest::{Indexer, IndexerParts, IngestError, IngestParts, Ingestor};
+use crate::inference::InferenceError;
+use crate::ingest::{Contexts, Indexer, IndexerParts, IngestError, IngestParts, Ingestor, Tender};
+use crate::jobs::GenerationDesk;
 use crate::parse::{Parser, WorkerCommand};
-use crate::search::{SearchDefaults, SearchParts, Searcher};
-use crate::store::{CorpusStore, DataDirectory, Ledger, OperationLog, SqliteStore, StoreError, TaskQueue};
+use crate::search::{SearchDefaults, Searcher};
+use crate::store::{CaseStore, CorpusStore, DataDirectory, Ledger, OperationLog, SqliteStore, StoreError, TaskQueue};
 use crate::telemetry::{Metrics, TelemetryError};
 use crate::text::chunker_spec;
 
 pub use check::{IndexCheck, check_indexes};
+pub use models::models;
 
 use backfill::backfill;
 use gateway::RunningGateway;
+use judging::{judge_in_background, scorer};
+use models::{LoadedModels, load_models};
+use old_versions::forget_old_versions;
+use searching::searcher;
 use status::Status;
-use tasks::{TaskFloor, WorkRooms};
+use tasks::{TaskFloor, WorkRooms, keep};
 use traces::TraceKeeper;
 
 /// Time between two foldings of recorded samples. 5 s: at a thousand searches a second some 60,000 samples wait.
@@ -82,17 +92,6 @@ pub enum AppError {
     Task(#[from] tokio::task::JoinError),
 }
 
-/// The models that could be loaded, and why the others could not.
-#[derive(Default)]
-pub struct LoadedModels {
-    embedder: Option<Arc<OnnxEmbedder>>,
-    reranker: Option<Arc<dyn Reranker>>,
-    /// What the profile of new collections names, also while the files are missing.
-    spec: Option<EmbedderSpec>,
-    /// One sentence for each model that is not at hand.
-    missing: Vec<String>,
-}
-
 /// A running instance: truth, indexes, models, and the rooms that use them.
 pub struct App {
     pub store: Arc<SqliteStore>,
@@ -102,6 +101,8 @@ pub struct App {
     pub answerer: Arc<Answerer>,
     pub indexer: Arc<Indexer>,
     pub indexes: Arc<Generations>,
+    pub generations: Arc<GenerationDesk>,
+    pub scorer: Arc<GenerationScorer>,
     models: LoadedModels,
     running: RunningGateway,
     floor: TaskFloor,
@@ -123,27 +124,23 @@ impl App {
         let directory = DataDirectory::open(&config.server.data_dir).map_err(open_failed)?;
         // One clock for the waits that the store writes and for the runner that ends them.
         let clock = gateway::steady_clock();
-        let database = directory.database();
-        let opened = SqliteStore::open_with_clock(&database, config.store.clone(), clock.clone()).await;
+        let opened = SqliteStore::open_with_clock(&directory.database(), config.store.clone(), clock.clone()).await;
         let store = Arc::new(opened.map_err(AppError::Store)?);
         let cache = open_cache(&config, directory.path().join("cache")).await;
         let models = load_models(&config, cache.clone()).await?;
         let compute = Arc::new(ComputePool::new(config.compute.resolved_threads(), config.compute.queue)?);
-        let progress = Arc::new(IndexProgress::default());
-        progress.announce(store.last_sequence().await.map_err(AppError::Store)?);
-        let index = &config.index;
-        let index_dir = directory.path().join("index");
-        let indexes = Arc::new(open_indexes(&index_dir, index).map_err(AppError::Index)?);
+        let progress = progress_of(&store).await?;
+        let indexes = open_indexes(&directory.path().join("index"), &config.index).map_err(AppError::Index)?;
+        let indexes = Arc::new(indexes);
 
         let indexer = Indexer::start(IndexerParts {
             log: store.clone() as Arc<dyn OperationLog>,
             indexes: indexes.clone(),
             compute: compute.clone(),
             progress: progress.clone(),
-            settings: index.follow,
+            settings: config.index.follow,
         });
-        let ingestor = Arc::new(Ingestor::new(ingest_parts(&config, &store, &models, &compute, &progress)?));
-        let searcher = Arc::new(Searcher::new(search_parts(&config, &store, &models, (&indexes, &compute, &progress))));
+        let (searcher, shadow_jobs) = searcher(&config, &store, &models, (&indexes, &compute, &progress));
         let defaults = SearchDefaults::new(config.search.clone());
         let ledger = store.clone() as Arc<dyn Ledger>;
         // Nobody else has the directory, so nobody works on what the last process held. Before the budgets are loaded,
@@ -151,27 +148,30 @@ impl App {
         store.take_back_all(clock()).await.map_err(AppError::Store)?;
         let running =
             RunningGateway::start(&config, directory.path(), ledger.clone(), cache.clone(), clock.clone()).await?;
+        let contexts = generations::contexts(&config, &store, &running);
+        let ingestor =
+            Arc::new(Ingestor::new(ingest_parts(&config, &store, &models, &compute, (&progress, contexts))?));
+        let tender = generations::tender(&config, &store, (&ingestor, &indexes), clock.clone());
         let traces = TraceKeeper::start(ledger, running.queue.clone(), &config.trace)?;
-        let answerer = Arc::new(Answerer::new(AnswererParts {
-            searcher: searcher.clone(),
-            defaults: defaults.clone(),
-            gateway: running.gateway.clone(),
-            embedder: models.embedder(),
-            settings: config.answer.clone(),
-            prompts: running.prompts.clone(),
-        }));
+        let answerer = Arc::new(Answerer::new(answerer_parts(&config, (&searcher, &defaults), &running, &models)));
         let rooms = WorkRooms {
             store: store.clone(),
             searcher: searcher.clone(),
             defaults: defaults.clone(),
             answerer: answerer.clone(),
             gateway: running.gateway.clone(),
+            prompts: running.prompts.clone(),
             ingestor: ingestor.clone(),
+            tender: tender.clone(),
+            indexes: generations::purger(&store, &indexes, progress),
+            data_dir: directory.path().to_owned(),
         };
-        let floor = TaskFloor::new(rooms, &config, clock)?;
+        let floor = TaskFloor::new(rooms, &config, clock.clone())?;
         let metrics = Metrics::start()?;
-        let tasks =
-            vec![tokio::spawn(backfill(store.clone(), ingestor.clone())), tokio::spawn(fold_metrics(metrics.clone()))];
+        let generations = generations::desk(&store, &tender);
+        let scorer = Arc::new(scorer(&config, &store, &searcher));
+        let judging = judge_in_background(&config, &store, (&searcher, shadow_jobs), (&scorer, &generations));
+        let upkeep = begin_upkeep((&store, &ingestor), &metrics, tender, (&config, clock));
         Ok(Self {
             store,
             searcher,
@@ -180,6 +180,8 @@ impl App {
             answerer,
             indexer: Arc::new(indexer),
             indexes,
+            generations,
+            scorer,
             models,
             running,
             floor,
@@ -187,7 +189,7 @@ impl App {
             cache,
             directory,
             metrics,
-            tasks,
+            tasks: upkeep.into_iter().chain(judging).collect(),
             config,
         })
     }
@@ -264,6 +266,7 @@ impl App {
         Services {
             store: self.store.clone() as Arc<dyn CorpusStore>,
             ledger: self.store.clone() as Arc<dyn Ledger>,
+            cases: self.store.clone() as Arc<dyn CaseStore>,
             search: Arc::new(SearchRoom { searcher: self.searcher.clone(), defaults: self.defaults.clone() }),
             ingest: Arc::new(IngestRoom {
                 ingestor: self.ingestor.clone(),
@@ -283,6 +286,8 @@ impl App {
             }),
             control: Arc::new(ControlRoom { gateway: self.running.gateway.clone() }),
             tasks: Arc::clone(&self.floor.desk),
+            generations: self.generations.clone(),
+            reports: self.scorer.clone(),
         }
     }
 
@@ -328,17 +333,6 @@ impl App {
     }
 }
 
-impl LoadedModels {
-    fn embedder(&self) -> Option<Arc<dyn Embedder>> {
-        self.embedder.clone().map(|embedder| embedder as Arc<dyn Embedder>)
-    }
-
-    fn note(&mut self, error: &InferenceError) {
-        tracing::warn!(%error, "a model is not at hand");
-        self.missing.push(error.to_string());
-    }
-}
-
 /// Recorded samples take memory until they are folded into their histograms.
 async fn fold_metrics(metrics: Metrics) {
     loop {
@@ -355,13 +349,6 @@ fn open_failed(error: StoreError) -> AppError {
         }
         error => AppError::Store(error),
     }
-}
-
-/// Room for query embeddings, unless the settings say none.
-fn query_cache(models: &LoadedModels, config: &Config) -> Option<Arc<EmbeddingCache>> {
-    let entries = config.inference.query_cache_entries;
-    let spec = models.spec.as_ref().filter(|_| entries > 0)?;
-    Some(Arc::new(EmbeddingCache::new(spec.fingerprint(), entries)))
 }
 
 /// The indexes of every generation, BM25 by tantivy.
@@ -387,61 +374,47 @@ async fn open_cache(config: &Config, dir: PathBuf) -> Option<Arc<Cache>> {
     }
 }
 
-/// The models that are known and where they lie. Blocks for a moment.
-pub fn models(config: &Config) -> Result<Models, InferenceError> {
-    // `Config` has resolved the directory, or it would not have been accepted.
-    Models::open(&config.models, &config.models.dir.clone().unwrap_or_default())
-}
-
 /// All prompts, in every version.
 pub fn prompts(settings: &GatewaySettings) -> Result<PromptBook, PromptBookError> {
-    PromptBook::load(crate::answer::PROMPTS, settings.prompts_dir.as_deref(), &settings.prompt_split)
+    let built_in = [crate::answer::PROMPTS, crate::jobs::CONTEXT_PROMPTS].concat();
+    PromptBook::load(&built_in, settings.prompts_dir.as_deref(), &settings.prompt_split)
 }
 
-async fn load_models(config: &Config, cache: Option<Arc<Cache>>) -> Result<LoadedModels, AppError> {
-    let models = models(config)?;
-    let inference = config.inference.clone();
-    let loaded = tokio::task::spawn_blocking(move || {
-        let mut loaded = LoadedModels { spec: models.embedder_spec(&inference).ok(), ..LoadedModels::default() };
-        let runtime = match models.load_runtime() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                loaded.note(&error);
-                return loaded;
-            }
-        };
-        match models.load_embedder(&runtime, &inference) {
-            Ok(embedder) => {
-                loaded.spec = Some(embedder.spec().clone());
-                loaded.embedder = Some(embedder);
-            }
-            Err(error) => loaded.note(&error),
-        }
-        let parts = RescorerParts { embedder: loaded.embedder.clone(), cache };
-        match models.load_reranker(&runtime, &inference, parts) {
-            Ok(reranker) => loaded.reranker = reranker,
-            Err(error) => loaded.note(&error),
-        }
-        loaded
-    });
-    Ok(loaded.await?)
+/// Knows the newest operation, and that no index has reached it yet.
+async fn progress_of(store: &SqliteStore) -> Result<Arc<IndexProgress>, AppError> {
+    let progress = Arc::new(IndexProgress::default());
+    progress.announce(store.last_sequence().await.map_err(AppError::Store)?);
+    Ok(progress)
 }
 
-fn search_parts(
+/// What is done from time to time for as long as the instance lives.
+fn begin_upkeep(
+    (store, ingestor): (&Arc<SqliteStore>, &Arc<Ingestor>),
+    metrics: &Metrics,
+    tender: Arc<Tender>,
+    (config, clock): (&Config, Clock),
+) -> Vec<JoinHandle<()>> {
+    vec![
+        tokio::spawn(backfill(store.clone(), ingestor.clone())),
+        tokio::spawn(fold_metrics(metrics.clone())),
+        tokio::spawn(async move { tender.run().await }),
+        tokio::spawn(forget_old_versions(store.clone(), keep(config), clock)),
+    ]
+}
+
+fn answerer_parts(
     config: &Config,
-    store: &Arc<SqliteStore>,
+    (searcher, defaults): (&Arc<Searcher>, &SearchDefaults),
+    running: &RunningGateway,
     models: &LoadedModels,
-    (indexes, compute, progress): (&Arc<Generations>, &Arc<ComputePool>, &Arc<IndexProgress>),
-) -> SearchParts {
-    SearchParts {
-        store: store.clone() as Arc<dyn CorpusStore>,
-        indexes: indexes.clone(),
-        progress: progress.clone(),
-        compute: compute.clone(),
+) -> AnswererParts {
+    AnswererParts {
+        searcher: Arc::clone(searcher),
+        defaults: defaults.clone(),
+        gateway: running.gateway.clone(),
         embedder: models.embedder(),
-        reranker: models.reranker.clone(),
-        query_cache: query_cache(models, config),
-        settings: config.search.clone(),
+        settings: config.answer.clone(),
+        prompts: running.prompts.clone(),
     }
 }
 
@@ -450,16 +423,14 @@ fn ingest_parts(
     store: &Arc<SqliteStore>,
     models: &LoadedModels,
     compute: &Arc<ComputePool>,
-    progress: &Arc<IndexProgress>,
+    (progress, contexts): (&Arc<IndexProgress>, Contexts),
 ) -> Result<IngestParts, AppError> {
-    // Collections made while no model was at hand count by words; they must stay writable afterwards.
-    let words: Arc<dyn TokenCounter> = Arc::new(WordCounter);
-    let model = models.embedder.as_ref().map(|embedder| embedder.token_counter());
-    let counters: Vec<Arc<dyn TokenCounter>> = model.into_iter().chain([words]).collect();
+    let counters = models.counters();
     let profile = Profile {
         chunker: chunker_spec(&config.chunking, counters[0].name()),
         embedder: models.spec.clone(),
         analyzer: analyzer_spec(&config.index.language),
+        context: ContextSpec::default(),
     };
     Ok(IngestParts {
         store: store.clone() as Arc<dyn CorpusStore>,
@@ -469,9 +440,10 @@ fn ingest_parts(
             config.parse.clone(),
             WorkerCommand::current_program().map_err(AppError::Program)?,
         )),
-        embedder: models.embedder(),
+        embedders: models.embedders(),
         counters,
         profile,
+        contexts: Some(contexts),
         settings: config.ingest.clone(),
     })
 }

@@ -12,11 +12,12 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::answer::AnswerSettings;
 use crate::cache::CacheSettings;
+use crate::eval::ReportSettings;
 use crate::gateway::GatewaySettings;
 use crate::http::{AuthSettings, HttpSettings};
 use crate::index::{LexicalSettings, VectorSettings};
 use crate::inference::{InferenceSettings, ModelsSettings, default_models_dir};
-use crate::ingest::{IndexerSettings, IngestSettings};
+use crate::ingest::{GenerationSettings, IndexerSettings, IngestSettings};
 use crate::jobs::JobSettings;
 use crate::parse::ParseSettings;
 use crate::search::SearchSettings;
@@ -55,11 +56,13 @@ pub struct Config {
     pub parse: ParseSettings,
     pub chunking: ChunkingSettings,
     pub ingest: IngestSettings,
+    pub generations: GenerationSettings,
     pub search: SearchSettings,
     pub gateway: GatewaySettings,
     pub answer: AnswerSettings,
     pub tasks: TaskSettings,
     pub jobs: JobSettings,
+    pub eval: ReportSettings,
     pub client: ClientSettings,
     /// The file that these were read from.
     #[serde(skip)]
@@ -249,6 +252,8 @@ impl Config {
         if let Err(error) = self.chunking.check() {
             problems.push(format!("chunking: {error}"));
         }
+        problems.extend(self.inference.problems().into_iter().map(|problem| format!("inference: {problem}")));
+        problems.extend(self.generations.problems().into_iter().map(|problem| format!("generations: {problem}")));
         problems.extend(self.answer.problems().into_iter().map(|problem| format!("answer: {problem}")));
         problems.extend(self.tasks.problems().into_iter().map(|problem| format!("tasks: {problem}")));
         let of_jobs = self.jobs.problems(self.tasks.max_items);

@@ -1,18 +1,20 @@
 //! Durable work with everything around it: the kinds, the desk where it is asked for, and the runner.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::answer::Answerer;
 use crate::config::{Config, ConfigError};
 use crate::domain::TaskKind;
-use crate::gateway::{Clock, Gateway};
-use crate::ingest::Ingestor;
+use crate::gateway::{Clock, Gateway, PromptBook};
+use crate::ingest::{IndexPurger, Ingestor, Tender};
 use crate::jobs::{JobParts, Keep, handlers};
 use crate::search::{SearchDefaults, Searcher};
-use crate::store::{CorpusStore, Ledger, OperationLog, SqliteStore, TaskQueue, TaskStore};
+use crate::store::{CorpusStore, Erasure, GenerationStore, Ledger, OperationLog, SqliteStore, TaskQueue, TaskStore};
 use crate::tasks::{Bell, JobHandler, Runner, RunnerParts, TaskDesk, TaskDeskParts};
 
 /// The desk, and the runner once work is to be done here.
@@ -32,7 +34,11 @@ pub(super) struct WorkRooms {
     pub defaults: SearchDefaults,
     pub answerer: Arc<Answerer>,
     pub gateway: Gateway,
+    pub prompts: Arc<ArcSwap<PromptBook>>,
     pub ingestor: Arc<Ingestor>,
+    pub tender: Arc<Tender>,
+    pub indexes: IndexPurger,
+    pub data_dir: PathBuf,
 }
 
 impl TaskFloor {
@@ -47,9 +53,15 @@ impl TaskFloor {
             answerer: rooms.answerer,
             gateway: rooms.gateway,
             ingestor: rooms.ingestor,
+            generations: store.clone() as Arc<dyn GenerationStore>,
+            tender: rooms.tender,
+            prompts: rooms.prompts,
             ledger: store.clone() as Arc<dyn Ledger>,
             tasks: store.clone() as Arc<dyn TaskStore>,
-            keep: Keep { traces: days(config.trace.keep_days), tasks: days(config.tasks.keep_days) },
+            erasure: store.clone() as Arc<dyn Erasure>,
+            indexes: rooms.indexes,
+            data_dir: rooms.data_dir,
+            keep: keep(config),
             settings: config.jobs.clone(),
         });
         let kinds: Vec<TaskKind> = handlers.iter().map(|handler| handler.kind()).collect();
@@ -88,6 +100,18 @@ impl TaskFloor {
         if let Some(runner) = runner {
             runner.shutdown().await;
         }
+    }
+}
+
+/// How long the past is kept.
+pub(super) fn keep(config: &Config) -> Keep {
+    let ingest = &config.ingest;
+    Keep {
+        traces: days(config.trace.keep_days),
+        tasks: days(config.tasks.keep_days),
+        versions: (ingest.keep_versions > 0).then_some(ingest.keep_versions),
+        replaced: days(ingest.keep_versions_days),
+        deleted: days(ingest.keep_deleted_days),
     }
 }
 

@@ -96,6 +96,33 @@ impl Cache {
         clear(&generations.young) + clear(&generations.old)
     }
 
+    /// As [`Self::clear`], and no file holds a byte of what the tenant ever kept: values that were replaced or lost by a
+    /// crash are in no index, so the values of the others move to a new file and the old files are deleted, as are
+    /// caches that were moved aside. The engine's own log may name entries for a while, by hashes. Blocks, and everybody
+    /// else with it, for as long as the copy takes.
+    pub fn erase(&self, scope: &TenantScope) -> Result<usize, CacheError> {
+        let failed = |source: io::Error| CacheError::Io { path: self.dir.display().to_string(), source };
+        let _turn = self.turning.lock();
+        let erased = guarded(|| self.move_others(&tenant_prefix(scope)));
+        let broken = || CacheError::Unusable {
+            path: self.dir.display().to_string(),
+            detail: "the storage engine panicked".to_owned(),
+        };
+        let erased = erased.ok_or_else(broken)?.map_err(failed)?;
+        for aside in asides(&self.dir).filter(|aside| aside.exists()) {
+            std::fs::remove_dir_all(&aside).map_err(failed)?;
+        }
+        Ok(erased)
+    }
+
+    /// How many entries a tenant has. Reads their keys. Blocks.
+    pub fn entries_of(&self, scope: &TenantScope) -> usize {
+        let generations = self.generations.read();
+        let prefix = tenant_prefix(scope);
+        let count = |generation: &Generation| generation.keys().filter(|key| key.starts_with(&prefix)).count();
+        count(&generations.young) + count(&generations.old)
+    }
+
     /// Number of entries. Reads every key; for tests and status pages. Blocks.
     pub fn entries(&self) -> usize {
         let Generations { young, old } = &*self.generations.read();
@@ -134,6 +161,32 @@ impl Cache {
         {
             warn!(%error, "cache could not evict");
         }
+    }
+
+    /// Everything but what is kept under `prefix`, in a new generation; returns how many entries stayed behind.
+    fn move_others(&self, prefix: &[u8]) -> io::Result<usize> {
+        let mut generations = self.generations.write();
+        let number = generations.young.number + 2;
+        let young = Generation::open(&self.db, &self.dir, number)?;
+        let old = Generation::open(&self.db, &self.dir, number - 1)?;
+        let mut erased = 0;
+        // The younger value of a key last: it replaces the older one.
+        for generation in [&generations.old, &generations.young] {
+            for key in generation.keys() {
+                if key.starts_with(prefix) {
+                    erased += 1;
+                } else if let Some(value) = generation.get(&key) {
+                    young.put(&key, &value)?;
+                }
+            }
+        }
+        self.db.insert(GENERATION_KEY, &number.to_le_bytes())?;
+        let former = std::mem::replace(&mut *generations, Generations { young, old });
+        drop(generations);
+        former.young.delete(&self.db)?;
+        former.old.delete(&self.db)?;
+        self.db.flush()?;
+        Ok(erased)
     }
 
     /// The young generation becomes the old one, the old one is deleted.
@@ -213,9 +266,14 @@ fn over(dir: &Path, db: sled::Db, settings: &CacheSettings) -> sled::Result<Cach
     Ok(Cache { dir: dir.to_path_buf(), db, generations, turning: Mutex::new(()), half: settings.max_bytes / 2 })
 }
 
+/// Where caches that did not open are moved, in order.
+fn asides(dir: &Path) -> impl Iterator<Item = PathBuf> {
+    (1..MAX_ASIDE).map(|n| dir.with_extension(format!("broken-{n}")))
+}
+
 fn move_aside(dir: &Path) -> Result<PathBuf, CacheError> {
     let io = |source| CacheError::Io { path: dir.display().to_string(), source };
-    let taken = (1..MAX_ASIDE).map(|n| dir.with_extension(format!("broken-{n}"))).find(|aside| !aside.exists());
+    let taken = asides(dir).find(|aside| !aside.exists());
     let aside = taken.ok_or_else(|| io(io::ErrorKind::AlreadyExists.into()))?;
     std::fs::rename(dir, &aside).map_err(io)?;
     Ok(aside)
@@ -340,6 +398,33 @@ mod tests {
                 assert_eq!(found, [n as u8; 3_000]);
             }
         }
+    }
+
+    #[test]
+    fn what_a_tenant_ever_kept_is_in_no_file_once_it_is_erased_and_others_keep_theirs() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("cache");
+        let cache = Cache::open(&dir, &CacheSettings::default()).unwrap();
+        let on_disk = |needle: &[u8]| {
+            let files = std::fs::read_dir(&dir).unwrap().flatten().filter(|entry| entry.path().is_file());
+            let holds = |bytes: Vec<u8>| bytes.windows(needle.len()).any(|window| window == needle);
+            files.map(|entry| std::fs::read(entry.path()).unwrap()).any(holds)
+        };
+        cache.put(&scope("a"), &key(1), b"replaced secret");
+        cache.put(&scope("a"), &key(1), b"newest secret");
+        cache.put(&scope("b"), &key(1), b"another's");
+        cache.clear(&scope("a"));
+        assert!(on_disk(b"replaced secret"), "clearing alone leaves what was replaced");
+        cache.put(&scope("a"), &key(1), b"newest secret");
+
+        assert_eq!(cache.erase(&scope("a")).unwrap(), 1);
+
+        assert!(!on_disk(b"replaced secret") && !on_disk(b"newest secret"));
+        assert_eq!((cache.entries_of(&scope("a")), cache.entries_of(&scope("b"))), (0, 1));
+        drop(cache);
+        let cache = Cache::open(&dir, &CacheSettings::default()).unwrap();
+        assert_eq!(cache.get(&scope("b"), &key(1)).as_deref(), Some(&b"another's"[..]));
+        assert_eq!(cache.get(&scope("a"), &key(1)), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::generations::{GenerationsArguments, ReindexArguments};
 use super::tasks::TasksArguments;
 
 /// plumb: documents go in, ranked passages and cited answers come out.
@@ -47,6 +48,10 @@ pub enum Command {
     Search(SearchArguments),
     /// Answer a question from the documents, with citations.
     Answer(AnswerArguments),
+    /// Build another generation of a collection beside the live one: other chunks, another embedder, another context.
+    Reindex(ReindexArguments),
+    /// Look at generations; promote, roll back or retire one.
+    Generations(GenerationsArguments),
     /// Ask for durable work, watch it, stop it, do it again.
     Tasks(TasksArguments),
     /// Ask the database in SQL: calls, costs, budgets, traces, documents. Only reads; works beside a server.

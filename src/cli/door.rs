@@ -64,6 +64,20 @@ impl Door {
         Ok(value)
     }
 
+    /// As [`Self::post`], in place of what is there.
+    pub async fn put(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let body = serde_json::to_vec(body)?;
+        let (status, bytes) = match self {
+            Self::Local { door, .. } => door.put(path, body).await,
+            Self::Remote(remote) => remote.put(path, body).await?,
+        };
+        let value = json(status, &bytes)?;
+        if status >= 400 {
+            bail!("{}", problem(&value, status));
+        }
+        Ok(value)
+    }
+
     /// Sends JSON and returns status and JSON of the answer, also of a problem document.
     pub async fn post_any(&self, path: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
         let body = serde_json::to_vec(body)?;
@@ -135,6 +149,11 @@ impl Remote {
 
     async fn post(&self, path: &str, body: Vec<u8>) -> anyhow::Result<(u16, Vec<u8>)> {
         let request = self.client.post(self.url(path)).body(body).header("content-type", "application/json");
+        whole(self.send(request).await?).await
+    }
+
+    async fn put(&self, path: &str, body: Vec<u8>) -> anyhow::Result<(u16, Vec<u8>)> {
+        let request = self.client.put(self.url(path)).body(body).header("content-type", "application/json");
         whole(self.send(request).await?).await
     }
 

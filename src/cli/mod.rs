@@ -1,10 +1,11 @@
-//! The command line: quickstart, serve, ingest, search, answer, tasks, sql, backup, restore, check, models, prompts,
-//! config.
+//! The command line: quickstart, serve, ingest, search, answer, reindex, generations, tasks, sql, backup, restore, check,
+//! models, prompts, config.
 
 mod args;
 mod backup;
 mod door;
 mod events;
+mod generations;
 mod ingest;
 mod keys;
 pub mod models;

@@ -17,7 +17,7 @@ use super::args::{
 };
 use super::door::Door;
 use super::output::say;
-use super::{backup, ingest, keys, models, prompts, quickstart, render, serve, sql, tasks};
+use super::{backup, generations, ingest, keys, models, prompts, quickstart, render, serve, sql, tasks};
 
 /// Reads the command line and runs its command; errors go to standard error, causes included.
 pub fn main() -> ExitCode {
@@ -59,6 +59,8 @@ async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Ingest(arguments) => return run_ingest(&global, config, arguments).await,
         Command::Search(arguments) => run_search(&global, config, arguments).await?,
         Command::Answer(arguments) => run_answer(&global, config, arguments).await?,
+        Command::Reindex(arguments) => return generations::reindex(&global, config, arguments).await,
+        Command::Generations(arguments) => return generations::run(&global, config, arguments).await,
         Command::Tasks(arguments) => return tasks::run(&global, config, arguments).await,
         Command::Sql(_) | Command::Backup(_) | Command::Restore(_) | Command::Check if global.server.is_some() => {
             bail!("this command reads the data directory itself: run it where that is, with --data-dir, not --server")

@@ -21,6 +21,9 @@ pub struct Chunk {
     pub page: Option<u32>,
     /// The caller's own, for caller-made chunks; goes before the document's under the same key.
     pub metadata: Option<Metadata>,
+    /// What a model has written about its place in the document, where the profile asks for that. No part of the
+    /// content: never cited.
+    pub context: Option<String>,
 }
 
 /// A chunk with its embedding, ready to be stored.

@@ -24,10 +24,14 @@ pub struct Generation {
 }
 
 /// A named set of documents of one tenant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Collection {
     pub name: CollectionName,
-    /// The generation that takes writes and serves searches.
+    /// The generation that takes writes.
     pub live: Generation,
+    /// Others that documents are served from, during a rollout; empty at other times.
+    pub also_serving: Vec<Generation>,
+    /// The one in shadow with the share of searches that it wants to be asked too, if it wants any.
+    pub shadow: Option<(Generation, f64)>,
     pub created_at: Timestamp,
 }

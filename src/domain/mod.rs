@@ -7,10 +7,12 @@ mod collection;
 mod document;
 mod error_kind;
 mod filter;
+mod generation;
 mod hit;
 mod ids;
 mod ledger;
 mod money;
+mod needles;
 mod profile;
 mod query;
 mod scope;
@@ -27,6 +29,7 @@ pub use collection::{Collection, Generation, GenerationState};
 pub use document::{ByteSpan, Document, DocumentHead, Heading, Metadata, Outline, ParsedText, VersionSummary};
 pub use error_kind::ErrorKind;
 pub use filter::{FILTER_MAX_DEPTH, FILTER_MAX_TERMS, Fields, Filter, InvalidFilter, Scalar, Test};
+pub use generation::{GenerationCounts, GenerationPlan, GenerationStatus, Promotion, Rollout, Standing, lot};
 pub use hit::{Degraded, Hit, Neighbour, ScoreBreakdown, ScoredChunk, SearchResult, StageScore, StageTimings};
 pub use ids::{
     CallId, ChunkId, ChunkOwner, CollectionName, ContentHash, DocumentId, Fingerprint, GenerationId, InvalidId,
@@ -35,7 +38,8 @@ pub use ids::{
 };
 pub use ledger::{CacheUse, LlmCall, UsageSource};
 pub use money::Nanousd;
-pub use profile::{AnalyzerSpec, ChunkerSpec, EmbedderSpec, Profile};
+pub use needles::Needles;
+pub use profile::{AnalyzerSpec, ChunkerSpec, ContextSpec, EmbedderSpec, Profile};
 pub use query::{Context, Fusion, FusionMethod, GroupBy, Mode, Query, Rerank};
 pub use scope::{Permission, TenantScope, Visibility};
 pub use task::{

@@ -33,6 +33,19 @@ pub struct AnalyzerSpec {
     pub language: String,
 }
 
+/// What stands before a chunk's text where it is embedded, and beside it where words are looked up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContextSpec {
+    /// Nothing.
+    None,
+    /// The document's title and the headings above the chunk.
+    #[default]
+    Headings,
+    /// These, and a sentence or two that a language model has written about the chunk's place in its document.
+    Written { prompt: String, version: String, route: String },
+}
+
 /// The recipe of a generation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Profile {
@@ -40,6 +53,15 @@ pub struct Profile {
     /// `None`: a collection without vectors.
     pub embedder: Option<EmbedderSpec>,
     pub analyzer: AnalyzerSpec,
+    /// Left out of the fingerprint where it is the headings, as it was before there was a choice.
+    #[serde(default, skip_serializing_if = "ContextSpec::is_default")]
+    pub context: ContextSpec,
+}
+
+impl ContextSpec {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl ChunkerSpec {

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::domain::ErrorKind;
+use crate::domain::{ErrorKind, GenerationId};
+use crate::search::SearchError;
+use crate::store::StoreError;
 
 /// An error of the eval room.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,16 @@ pub enum EvalError {
     OtherQueries { collection: String, baseline: usize, run: usize },
     #[error("the baseline of {collection} has no {metric} for {mode}")]
     NotInBaseline { collection: String, mode: String, metric: String },
+    #[error("there is nothing that {generation} could be compared with")]
+    NothingBeside { generation: GenerationId },
+    #[error("case {name} cannot be searched for: {detail}")]
+    Case { name: String, detail: String },
+    #[error("the scoring panicked: {detail}")]
+    Panicked { detail: String },
+    #[error("the truth cannot be read")]
+    Store(#[from] StoreError),
+    #[error("a case cannot be searched for")]
+    Search(#[from] SearchError),
 }
 
 impl EvalError {
@@ -31,8 +43,11 @@ impl EvalError {
         match self {
             Self::Missing { .. } | Self::NotInBaseline { .. } => ErrorKind::NotFound,
             Self::Line { .. } | Self::Baseline { .. } => ErrorKind::Corrupt,
-            Self::OtherQueries { .. } => ErrorKind::Conflict,
-            Self::Io { .. } => ErrorKind::Internal,
+            Self::OtherQueries { .. } | Self::NothingBeside { .. } => ErrorKind::Conflict,
+            Self::Case { .. } => ErrorKind::Unprocessable,
+            Self::Io { .. } | Self::Panicked { .. } => ErrorKind::Internal,
+            Self::Store(source) => source.kind(),
+            Self::Search(source) => source.kind(),
         }
     }
 }

@@ -202,6 +202,14 @@ impl Gateway {
         &self.0.budgets
     }
 
+    /// Waits until everything that was told of calls so far is in the ledger; false if that failed.
+    pub async fn settle_ledger(&self) -> bool {
+        match &self.0.ledger {
+            Some(ledger) => ledger.submit_durable(Vec::new()).await.is_ok(),
+            None => true,
+        }
+    }
+
     /// Asks for a whole reply. Dropping the future stops the call, unless another caller waits for the same reply.
     pub async fn call(&self, call: ChatCall, context: CallContext) -> Result<CallSuccess, CallFailure> {
         self.0.kill.check().map_err(CallFailure::refused)?;

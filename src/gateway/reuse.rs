@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout_at;
 
-use crate::cache::{Cache, CacheKey};
+use crate::cache::{Cache, CacheError, CacheKey};
 use crate::domain::{
     Amount, Attempt, CacheUse, CallId, ContentHash, Fingerprint, LlmCall, Nanousd, SpanId, TenantScope, Timestamp,
     Usage, UsageSource, Visibility, hash_parts,
@@ -21,7 +21,7 @@ use crate::domain::{
 use crate::store::LedgerEntry;
 
 use super::GatewayError;
-use super::call::{CallContext, CallFailure, CallSuccess, ChatCall, Core, new_call_id, payer, route_of};
+use super::call::{CallContext, CallFailure, CallSuccess, ChatCall, Core, Gateway, new_call_id, payer, route_of};
 use super::contract::{ChatEnd, ChatResponse, FinishReason};
 use super::plan::Plan;
 use super::settings::Reuse;
@@ -261,6 +261,19 @@ fn is_its_own(error: &GatewayError) -> bool {
 
 fn cache_key(key: [u8; 32]) -> CacheKey {
     CacheKey { namespace: CACHE_KIND, producer: Fingerprint(hash_parts(&[FORMAT])), content: ContentHash(key) }
+}
+
+impl Gateway {
+    /// Erases everything that the cache keeps of a tenant: which replies were made of which text nobody can tell.
+    /// Returns how many entries went, and how many there are now.
+    pub async fn erase_kept(&self, scope: &TenantScope) -> Result<(u64, u64), CacheError> {
+        let Some(cache) = self.0.cache.clone() else { return Ok((0, 0)) };
+        let scope = scope.clone();
+        let erase = move || Ok((cache.erase(&scope)? as u64, cache.entries_of(&scope) as u64));
+        tokio::task::spawn_blocking(erase).await.unwrap_or_else(|_| {
+            Err(CacheError::Unusable { path: "cache".to_owned(), detail: "erasing it panicked".to_owned() })
+        })
+    }
 }
 
 /// Keeps a reply that is complete and asks for nothing.

@@ -20,6 +20,8 @@ use super::trace::{RequestContext, ServedTenant, record_tenant};
 
 /// The parameter of a request that waits for its task.
 pub(super) const WAIT_PARAMETER: &str = "wait_ms";
+/// The parameter of a request that waits until a document is erased.
+pub(super) const ERASE_PARAMETER: &str = "erase";
 
 /// A request whose caller is known and allowed.
 #[derive(Debug, Clone)]
@@ -130,7 +132,8 @@ pub(super) async fn enter(State(door): State<Door>, request: Request, next: Next
 }
 
 fn asks_to_wait(uri: &Uri) -> bool {
-    url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).any(|(name, _)| name == WAIT_PARAMETER)
+    url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes())
+        .any(|(name, _)| name == WAIT_PARAMETER || name == ERASE_PARAMETER)
 }
 
 fn forbidden(needs: &[Permission]) -> Problem {

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::domain::ErrorKind;
+use crate::eval::EvalError;
 use crate::ingest::{IngestError, ItemError};
 use crate::search::{InvalidQuery, SearchError};
 use crate::store::StoreError;
@@ -42,6 +43,37 @@ impl From<DeskError> for Problem {
             DeskError::UnknownStep { .. } => Self::fields(vec![FieldError::new("/step", error.to_string())]),
             DeskError::Task(error) => error.into(),
             DeskError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<crate::jobs::DeskError> for Problem {
+    fn from(error: crate::jobs::DeskError) -> Self {
+        use crate::jobs::DeskError;
+        match error {
+            DeskError::Unknown => Self::not_found("generation"),
+            DeskError::Invalid(faults) => {
+                Self::fields(faults.into_iter().map(|(pointer, detail)| FieldError::new(pointer, detail)).collect())
+            }
+            DeskError::Store(error) => error.into(),
+            DeskError::Ingest(error) => error.into(),
+            DeskError::WrongState { .. }
+            | DeskError::OnlyASample { .. }
+            | DeskError::NotWhole { .. }
+            | DeskError::NothingBefore { .. }
+            | DeskError::StillServing { .. }
+            | DeskError::AlreadyBuilding { .. } => told(error.kind(), error.to_string()),
+        }
+    }
+}
+
+impl From<EvalError> for Problem {
+    fn from(error: EvalError) -> Self {
+        match error {
+            EvalError::NothingBeside { .. } | EvalError::Case { .. } => told(error.kind(), error.to_string()),
+            EvalError::Store(error) => error.into(),
+            EvalError::Search(error) => error.into(),
+            error => Self::from_failure(error.kind(), &error),
         }
     }
 }

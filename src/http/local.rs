@@ -32,6 +32,11 @@ impl LocalDoor {
         whole(self.send(Method::POST, path, Body::from(body)).await).await
     }
 
+    /// As [`Self::post`], for what is put in place of something.
+    pub async fn put(&self, path: &str, body: Vec<u8>) -> (u16, Vec<u8>) {
+        whole(self.send(Method::PUT, path, Body::from(body)).await).await
+    }
+
     /// Status and body of the answer to a request without a body.
     pub async fn get(&self, path: &str) -> (u16, Vec<u8>) {
         whole(self.send(Method::GET, path, Body::empty()).await).await

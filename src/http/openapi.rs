@@ -18,7 +18,9 @@ use super::problem::{FieldError, ProblemBody, ProblemKind};
         (name = "search", description = "Ranked passages"),
         (name = "answer", description = "Answers with citations"),
         (name = "tasks", description = "Durable work: asked for once, done once, whatever stops in between"),
+        (name = "generations", description = "Changing how text becomes searchable, beside what serves"),
         (name = "cost", description = "What calls to language models cost, and what they may cost"),
+        (name = "evals", description = "What generations of a collection are judged by"),
         (name = "operations", description = "The server itself")
     ),
     modifiers(&Conventions)

@@ -6,11 +6,13 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::domain::{
-    Answer, Budget, CallId, Citation, Claim, CollectionName, DocumentId, ErrorKind, Hit, Nanousd, Query, SearchResult,
-    Sequence, TenantScope, Timestamp, TraceId,
+    Answer, Budget, CallId, Citation, Claim, CollectionName, DocumentId, ErrorKind, GenerationId, Hit, Nanousd, Query,
+    SearchResult, Sequence, TenantScope, Timestamp, TraceId,
 };
+use crate::eval::{EvalError, GenerationReport};
 pub use crate::gateway::{AccountState, BudgetSource, BudgetState};
 use crate::ingest::{IncomingDocument, IncomingItem, IngestError, IngestOutcome, StreamReport};
+use crate::jobs::{DeskError, Force, GenerationView, PlanPatch, Transition};
 use crate::search::{InvalidQuery, QueryOverrides, SearchError};
 
 use super::problem::FieldError;
@@ -229,4 +231,32 @@ pub trait ControlPort: Send + Sync {
     /// `ErrorKind::NotFound` if the caller's tenant has no such reservation, `ErrorKind::Conflict` if the call is still
     /// under way.
     async fn resolve(&self, scope: &TenantScope, call: CallId, cost: Nanousd) -> Result<(), Failure>;
+}
+
+/// How collections change the way in which their text becomes searchable.
+#[async_trait]
+pub trait GenerationPort: Send + Sync {
+    /// Of one collection or all, oldest first.
+    async fn list(
+        &self,
+        scope: &TenantScope,
+        collection: Option<&CollectionName>,
+    ) -> Result<Vec<GenerationView>, DeskError>;
+
+    async fn one(&self, scope: &TenantScope, id: GenerationId) -> Result<GenerationView, DeskError>;
+
+    async fn plan(&self, scope: &TenantScope, id: GenerationId, patch: PlanPatch) -> Result<GenerationView, DeskError>;
+
+    async fn promote(&self, scope: &TenantScope, id: GenerationId, force: Force) -> Result<Transition, DeskError>;
+
+    async fn rollback(&self, scope: &TenantScope, id: GenerationId) -> Result<Transition, DeskError>;
+
+    async fn retire(&self, scope: &TenantScope, id: GenerationId) -> Result<Transition, DeskError>;
+}
+
+/// How good a generation is beside the one that it would replace.
+#[async_trait]
+pub trait ReportPort: Send + Sync {
+    /// `None`: there is no such generation.
+    async fn report(&self, scope: &TenantScope, id: GenerationId) -> Result<Option<GenerationReport>, EvalError>;
 }

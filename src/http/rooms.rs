@@ -6,13 +6,15 @@ use std::time::Instant;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-use crate::domain::{CollectionName, DocumentId, Query, SearchResult, Sequence, TenantScope};
+use crate::domain::{CollectionName, DocumentId, GenerationId, Query, SearchResult, Sequence, TenantScope};
+use crate::eval::{EvalError, GenerationReport, GenerationScorer};
 use crate::ingest::{
     IncomingDocument, IncomingItem, Indexer, IngestError, IngestLimits, IngestOutcome, Ingestor, StreamReport,
 };
+use crate::jobs::{DeskError, Force, GenerationDesk, GenerationView, PlanPatch, Transition};
 use crate::search::{InvalidQuery, QueryOverrides, SearchDefaults, SearchError, Searcher};
 
-use super::ports::{IngestPort, SearchPort};
+use super::ports::{GenerationPort, IngestPort, ReportPort, SearchPort};
 
 /// Searching, as the server speaks for it.
 pub struct SearchRoom {
@@ -100,5 +102,44 @@ impl IngestPort for IngestRoom {
             ("max_metadata_bytes", self.limits.max_metadata_bytes as u64),
             ("max_acl_principals", self.limits.max_acl_principals as u64),
         ]
+    }
+}
+
+/// The desk of generations as it stands.
+#[async_trait]
+impl GenerationPort for GenerationDesk {
+    async fn list(
+        &self,
+        scope: &TenantScope,
+        collection: Option<&CollectionName>,
+    ) -> Result<Vec<GenerationView>, DeskError> {
+        self.list(scope, collection).await
+    }
+
+    async fn one(&self, scope: &TenantScope, id: GenerationId) -> Result<GenerationView, DeskError> {
+        self.one(scope, id).await
+    }
+
+    async fn plan(&self, scope: &TenantScope, id: GenerationId, patch: PlanPatch) -> Result<GenerationView, DeskError> {
+        self.plan(scope, id, patch).await
+    }
+
+    async fn promote(&self, scope: &TenantScope, id: GenerationId, force: Force) -> Result<Transition, DeskError> {
+        self.promote(scope, id, force).await
+    }
+
+    async fn rollback(&self, scope: &TenantScope, id: GenerationId) -> Result<Transition, DeskError> {
+        self.rollback(scope, id).await
+    }
+
+    async fn retire(&self, scope: &TenantScope, id: GenerationId) -> Result<Transition, DeskError> {
+        self.retire(scope, id).await
+    }
+}
+
+#[async_trait]
+impl ReportPort for GenerationScorer {
+    async fn report(&self, scope: &TenantScope, id: GenerationId) -> Result<Option<GenerationReport>, EvalError> {
+        self.report(scope, id).await
     }
 }

@@ -16,8 +16,8 @@ use super::access::{Door, Lane, authenticate, check_address, enter};
 use super::auth::{AuthError, AuthSettings};
 use super::openapi::ApiDescription;
 use super::routes::{
-    answer, control, documents, ingest, operations, search, task_control, task_events, task_records, tasks, traces,
-    usage,
+    answer, cases, control, documents, generations, ingest, operations, removal, search, task_control, task_events,
+    task_records, tasks, traces, usage,
 };
 use super::settings::HttpSettings;
 use super::state::{AppState, Services};
@@ -90,11 +90,12 @@ struct Group {
     routes: fn() -> OpenApiRouter<AppState>,
 }
 
-const GROUPS: [Group; 13] = [
+const GROUPS: [Group; 16] = [
     Group { needs: &[Permission::Search], lane: Lane::Request, routes: searching },
     Group { needs: &[Permission::Search, Permission::Write], lane: Lane::Request, routes: reading },
     Group { needs: &[Permission::Write], lane: Lane::Upload, routes: writing },
-    Group { needs: &[Permission::Write], lane: Lane::Request, routes: deleting },
+    Group { needs: &[Permission::Write], lane: Lane::Order, routes: deleting },
+    Group { needs: &[Permission::Write], lane: Lane::Request, routes: labelling },
     Group { needs: &[Permission::Answer], lane: Lane::Answer, routes: answering },
     Group { needs: &ANY, lane: Lane::Request, routes: counting },
     // Each kind of task asks for its own permission.
@@ -103,6 +104,8 @@ const GROUPS: [Group; 13] = [
     Group { needs: &ANY, lane: Lane::Watch, routes: following },
     Group { needs: &ANY, lane: Lane::Operations, routes: halting },
     Group { needs: &[Permission::Admin], lane: Lane::Operations, routes: controlling },
+    Group { needs: &[Permission::Admin], lane: Lane::Order, routes: rebuilding },
+    Group { needs: &[Permission::Admin], lane: Lane::Request, routes: changing },
     Group { needs: &ANY, lane: Lane::Operations, routes: telling },
     Group { needs: &[Permission::Admin], lane: Lane::Operations, routes: watching },
 ];
@@ -132,7 +135,11 @@ fn writing() -> OpenApiRouter<AppState> {
 
 // Uploads that fill all their places must not keep anybody from taking a document back.
 fn deleting() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(ingest::delete_document))
+    OpenApiRouter::new().routes(routes!(removal::delete_document))
+}
+
+fn labelling() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(cases::put_cases, cases::list_cases)).routes(routes!(cases::delete_case))
 }
 
 fn answering() -> OpenApiRouter<AppState> {
@@ -176,6 +183,21 @@ fn controlling() -> OpenApiRouter<AppState> {
         .routes(routes!(control::put_budget))
         .routes(routes!(control::resolve_reservation))
         .routes(routes!(control::get_kill_switch, control::post_kill_switch))
+}
+
+fn rebuilding() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(generations::post_generation))
+}
+
+fn changing() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(generations::list_generations))
+        .routes(routes!(generations::get_generation))
+        .routes(routes!(generations::put_plan))
+        .routes(routes!(generations::get_report))
+        .routes(routes!(generations::promote_generation))
+        .routes(routes!(generations::roll_generation_back))
+        .routes(routes!(generations::retire_generation))
 }
 
 fn telling() -> OpenApiRouter<AppState> {

@@ -7,12 +7,12 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::CollectionName;
-use crate::store::{CorpusStore, Ledger};
+use crate::store::{CaseStore, CorpusStore, Ledger};
 use crate::tasks::TaskDesk;
 
 use super::auth::{AuthError, AuthSettings, Authenticator};
 use super::permits::Permits;
-use super::ports::{AnswerPort, ControlPort, IngestPort, SearchPort, StatusPort};
+use super::ports::{AnswerPort, ControlPort, GenerationPort, IngestPort, ReportPort, SearchPort, StatusPort};
 use super::settings::HttpSettings;
 
 /// The rooms that the server speaks for.
@@ -20,12 +20,15 @@ use super::settings::HttpSettings;
 pub struct Services {
     pub store: Arc<dyn CorpusStore>,
     pub ledger: Arc<dyn Ledger>,
+    pub cases: Arc<dyn CaseStore>,
     pub search: Arc<dyn SearchPort>,
     pub ingest: Arc<dyn IngestPort>,
     pub answer: Arc<dyn AnswerPort>,
     pub status: Arc<dyn StatusPort>,
     pub control: Arc<dyn ControlPort>,
     pub tasks: Arc<TaskDesk>,
+    pub generations: Arc<dyn GenerationPort>,
+    pub reports: Arc<dyn ReportPort>,
 }
 
 /// Shared by all requests.

@@ -109,6 +109,10 @@ pub trait LexicalIndex: Send + Sync {
     fn compact(&self) -> Result<(), IndexError> {
         Ok(())
     }
+
+    /// As [`LexicalIndex::compact`], whatever the number of segments: on return no file holds a word of a chunk that was
+    /// removed before. False: changes are buffered, or a search still reads the old files; ask again. Blocking.
+    fn purge(&self) -> Result<bool, IndexError>;
 }
 
 /// How the vector index is to be searched.
@@ -147,4 +151,8 @@ pub trait VectorIndex: Send + Sync {
     /// Merges segments and builds graphs where the settings ask for it; true if there was something to do.
     /// Searches and changes go on meanwhile.
     fn maintain(&self) -> Result<bool, IndexError>;
+
+    /// Makes everything durable and writes segments with removed vectors anew, and the graphs over them: on return no
+    /// file holds a vector that was removed before. False if it was told to stop. Blocking, perhaps for minutes.
+    fn purge(&self) -> Result<bool, IndexError>;
 }

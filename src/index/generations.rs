@@ -18,7 +18,7 @@ use tracing::warn;
 
 use crate::domain::{GenerationId, Profile, Sequence};
 
-use super::manifest::{io_error, set_aside};
+use super::manifest::{io_error, remove_set_aside, set_aside};
 use super::{IndexError, LexicalIndex, SegmentedIndex, VectorIndex, VectorSettings};
 
 const LEXICAL: &str = "lexical";
@@ -197,6 +197,13 @@ impl Generations {
         }
     }
 
+    /// Deletes what was set aside of a generation because it was damaged: copies of files that are gone otherwise.
+    pub fn remove_damaged(&self, id: GenerationId) -> Result<(), IndexError> {
+        let dir = self.path(id);
+        remove_set_aside(&dir)?;
+        remove_set_aside(&dir.join(VECTOR))
+    }
+
     fn slot(&self, id: GenerationId) -> Arc<Slot> {
         Arc::clone(self.slots.lock().entry(id).or_default())
     }
@@ -279,7 +286,7 @@ mod tests {
 
     use half::f16;
 
-    use crate::domain::{AnalyzerSpec, ChunkId, ChunkerSpec, EmbedderSpec, ScoredChunk};
+    use crate::domain::{AnalyzerSpec, ChunkId, ChunkerSpec, ContextSpec, EmbedderSpec, ScoredChunk};
     use crate::index::{LexicalChange, Narrowing, VectorChange};
 
     use super::*;
@@ -314,6 +321,9 @@ mod tests {
         fn score_ceiling(&self, _: &str) -> Result<f32, IndexError> {
             Ok(0.0)
         }
+        fn purge(&self) -> Result<bool, IndexError> {
+            Ok(true)
+        }
     }
 
     fn generations(root: &Path, opens: &Arc<AtomicUsize>) -> Generations {
@@ -338,6 +348,7 @@ mod tests {
             chunker: ChunkerSpec { name: "test".to_owned(), version: 1, params: BTreeMap::new() },
             embedder,
             analyzer: AnalyzerSpec { name: "test".to_owned(), version: 1, language: "en".to_owned() },
+            context: ContextSpec::default(),
         }
     }
 

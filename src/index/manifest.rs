@@ -173,6 +173,22 @@ pub(super) fn set_aside(dir: &Path, name: &str) -> Result<(), IndexError> {
     }
 }
 
+/// Deletes everything in `dir` that was set aside; no directory is as good as an empty one.
+pub(super) fn remove_set_aside(dir: &Path) -> Result<(), IndexError> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|source| io_error(dir, source))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(|source| io_error(dir, source))?.path();
+        if path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.contains(DAMAGED)) {
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(|source| io_error(&path, source))?;
+        }
+    }
+    Ok(())
+}
+
 /// False for temporary and damaged files.
 pub(super) fn is_sealed_name(name: &OsStr) -> bool {
     name.to_str().is_some_and(|name| !name.ends_with(TEMPORARY) && !name.contains(DAMAGED))

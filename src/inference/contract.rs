@@ -62,6 +62,17 @@ pub struct RerankQuery {
     pub text: String,
     /// The embedded query, where there is one.
     pub vector: Option<Vec<f32>>,
+    pub embedded_by: EmbeddedBy,
+}
+
+/// Whose vectors those of a query and of the passages that come with it are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EmbeddedBy {
+    /// There are none.
+    Nobody,
+    One(EmbedderSpec),
+    /// Different ones: no cosine of one can be put beside that of another, so none counts.
+    Several,
 }
 
 /// Scores passages against a query; more is better, scores of different queries are not comparable.

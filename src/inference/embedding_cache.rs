@@ -24,6 +24,11 @@ impl EmbeddingCache {
         Self { embedder, entries: Mutex::new(LruCache::new(entries)) }
     }
 
+    /// Whose vectors these are.
+    pub fn embedder(&self) -> Fingerprint {
+        self.embedder
+    }
+
     /// The vector of a query that this tenant has asked before.
     pub fn get(&self, scope: &TenantScope, text: &str) -> Option<Arc<[f32]>> {
         self.entries.lock().get(&self.key(scope, text)).cloned()

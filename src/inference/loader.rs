@@ -59,8 +59,18 @@ impl Models {
         runtime: &Runtime,
         settings: &InferenceSettings,
     ) -> Result<Arc<OnnxEmbedder>, InferenceError> {
-        let entry = self.manifest.model(&settings.embedder, Role::Embedder)?;
-        let files = read_model(entry, &self.dir, settings.precision)?;
+        self.load_embedder_as(runtime, settings, (&settings.embedder, settings.precision))
+    }
+
+    /// As [`Models::load_embedder`] of any model and precision. Blocks.
+    pub fn load_embedder_as(
+        &self,
+        runtime: &Runtime,
+        settings: &InferenceSettings,
+        (name, precision): (&str, Precision),
+    ) -> Result<Arc<OnnxEmbedder>, InferenceError> {
+        let entry = self.manifest.model(name, Role::Embedder)?;
+        let files = read_model(entry, &self.dir, precision)?;
         warn_of_saturation(&entry.name, files.variant);
         let threads = EmbedderThreads {
             owners: settings.embedder_threads,

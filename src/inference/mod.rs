@@ -4,6 +4,7 @@ mod batch;
 mod contract;
 mod cross_encoder;
 mod embedder;
+mod embedders;
 mod embedding_cache;
 mod error;
 pub mod export;
@@ -26,9 +27,10 @@ mod word_counter;
 #[cfg(test)]
 mod model_tests;
 
-pub use contract::{Embedder, InputKind, RerankPassage, RerankQuery, Reranker, TokenCounter};
+pub use contract::{EmbeddedBy, Embedder, InputKind, RerankPassage, RerankQuery, Reranker, TokenCounter};
 pub use cross_encoder::OnnxCrossEncoder;
 pub use embedder::OnnxEmbedder;
+pub use embedders::Embedders;
 pub use embedding_cache::EmbeddingCache;
 pub use error::InferenceError;
 pub use files::{check_file, default_models_dir, no_runtime_hint, sha256_of};
@@ -39,5 +41,5 @@ pub use manifest::{
 };
 pub use rescorer::{RescorerParts, SparseDenseRescorer};
 pub use runtime::Runtime;
-pub use settings::{InferenceSettings, ModelsSettings, RescorerSettings};
+pub use settings::{AlsoEmbedder, InferenceSettings, ModelsSettings, RescorerSettings};
 pub use word_counter::WordCounter;

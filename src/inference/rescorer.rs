@@ -14,7 +14,7 @@ use tracing::debug;
 use crate::cache::{Cache, CacheKey};
 use crate::domain::{ContentHash, Fingerprint, TenantScope, hash_parts};
 
-use super::contract::{Embedder, InputKind, RerankPassage, RerankQuery, Reranker};
+use super::contract::{EmbeddedBy, Embedder, InputKind, RerankPassage, RerankQuery, Reranker};
 use super::cross_encoder::before;
 use super::embedder::OnnxEmbedder;
 use super::sparse::{SparseEncoder, SparsePassage, SparseQuery};
@@ -27,8 +27,8 @@ const MAX_SIM_PASSAGES: &str = "max-sim-passages";
 
 /// Sparse product plus cosine over a list of candidates.
 ///
-/// A passage without a stored embedding is embedded here if there is an embedder; a signal that a passage still
-/// lacks counts as the list's mean.
+/// A passage without a stored embedding is embedded here if there is the embedder of the others; a signal that a passage
+/// still lacks counts as the list's mean.
 pub struct SparseDenseRescorer {
     name: String,
     sparse: Arc<SparseEncoder>,
@@ -178,7 +178,13 @@ impl SparseDenseRescorer {
         if self.settings.cosine_weight == 0.0 {
             return Ok(Vec::new());
         }
-        let vector = match (&query.vector, &self.embedder) {
+        let own = match &query.embedded_by {
+            EmbeddedBy::Several => return Ok(Vec::new()),
+            EmbeddedBy::Nobody => self.embedder.as_ref(),
+            // A vector that is made here can be compared with stored ones of the same embedder only.
+            EmbeddedBy::One(spec) => self.embedder.as_ref().filter(|embedder| embedder.spec() == spec),
+        };
+        let vector = match (&query.vector, own) {
             (Some(vector), _) => vector.clone(),
             (None, Some(embedder)) => embedder.embed(vec![query.text.clone()], InputKind::Query).await?.concat(),
             (None, None) => return Ok(Vec::new()),
@@ -189,7 +195,7 @@ impl SparseDenseRescorer {
             Some(dot(&vector, &floats)).filter(|cosine| cosine.is_finite())
         };
         let mut cosines: Signal = passages.iter().map(stored).collect();
-        let Some(embedder) = &self.embedder else {
+        let Some(embedder) = own else {
             return Ok(cosines);
         };
         let absent: Vec<usize> = (0..passages.len()).filter(|at| cosines[*at].is_none()).collect();

@@ -23,6 +23,9 @@ pub struct ModelsSettings {
 pub struct InferenceSettings {
     /// Name of the embedder in the manifest. Default: the one that ships.
     pub embedder: String,
+    /// Embedders that run beside it, for generations that were or are to be built with them: other models, or the same
+    /// one in another precision. Each takes as many threads and as much memory as the first. Default: none.
+    pub also: Vec<AlsoEmbedder>,
     /// Name of the reranker in the manifest: a cross-encoder, or a sparse encoder for the rescorer. `None`: no
     /// reranking. Default: the sparse encoder that ships.
     pub reranker: Option<String>,
@@ -49,6 +52,32 @@ pub struct InferenceSettings {
     pub rescorer: RescorerSettings,
 }
 
+/// One more embedder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlsoEmbedder {
+    /// Its name in the manifest.
+    pub name: String,
+    /// Default: `inference.precision`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+}
+
+impl InferenceSettings {
+    /// Every embedder that is to run, by name and precision; the first is for new collections.
+    pub fn embedders(&self) -> Vec<(&str, Precision)> {
+        let also = self.also.iter().map(|also| (also.name.as_str(), also.precision.unwrap_or(self.precision)));
+        [(self.embedder.as_str(), self.precision)].into_iter().chain(also).collect()
+    }
+
+    /// A sentence for each value that cannot be.
+    pub fn problems(&self) -> Vec<String> {
+        let all = self.embedders();
+        let twice = all.iter().enumerate().filter(|(index, one)| all[..*index].contains(one));
+        twice.map(|(_, (name, precision))| format!("also names {name} in {} twice", precision.as_str())).collect()
+    }
+}
+
 /// Weights of the rescorer's signals; each is z-normalised over the candidates before it is weighted.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -67,6 +96,7 @@ impl Default for InferenceSettings {
     fn default() -> Self {
         Self {
             embedder: "all-minilm-l6-v2".to_owned(),
+            also: Vec::new(),
             reranker: Some("splade-tiny-msmarco".to_owned()),
             precision: Precision::Int8,
             embedder_threads: 2,
@@ -83,5 +113,19 @@ impl Default for InferenceSettings {
 impl Default for RescorerSettings {
     fn default() -> Self {
         Self { sparse_weight: 1.0, cosine_weight: 1.0, max_sim_weight: 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_model_in_two_precisions_is_two_embedders_and_in_one_is_a_mistake() {
+        let also = |precision| AlsoEmbedder { name: "all-minilm-l6-v2".to_owned(), precision };
+        let with = |also| InferenceSettings { also, ..InferenceSettings::default() };
+
+        assert_eq!(with(vec![also(Some(Precision::Fp32))]).problems(), Vec::<String>::new());
+        assert_eq!(with(vec![also(None)]).problems(), ["also names all-minilm-l6-v2 in int8 twice"]);
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::domain::{Chunk, CollectionName, ContentHash, DocumentHead, TenantScope};
 use crate::store::{DocumentWrite, WriteOutcome};
-use crate::text::embedding_input;
 
-use super::embed::{Inputs, known};
+use super::draft::chunk_input;
+use super::embed::{Effort, Inputs, known};
 use super::recipe::{Recipe, VectorSource};
 use super::{IngestError, Ingestor};
 
@@ -12,18 +12,18 @@ use super::{IngestError, Ingestor};
 const DOCUMENTS_AT_ONCE: usize = 16;
 
 impl Ingestor {
-    /// Embeds live chunks that have no vector though the collection's embedder is this process's one; returns how
-    /// many got theirs. Ends when none is left, or when a round makes no progress (the model refuses what is left).
+    /// Embeds live chunks that have no vector though the collection's embedder is at hand; returns how many got
+    /// theirs. Ends when none is left, or when a round makes no progress (the model refuses what is left).
     pub async fn backfill(&self, scope: &TenantScope, collection: &CollectionName) -> Result<u64, IngestError> {
-        let Some(embedding) = &self.embedding else { return Ok(0) };
         let Some(found) = self.store.collection(scope, collection).await? else { return Ok(0) };
-        if Recipe::of(found, Some(embedding.embedder())).vectors != VectorSource::Embedder {
+        let recipe = Recipe::of(found.live, self.embeddings.embedders());
+        if recipe.vectors != VectorSource::Embedder {
             return Ok(0);
         }
         let mut filled = 0;
         loop {
             let documents = self.store.unembedded(scope, collection, DOCUMENTS_AT_ONCE).await?;
-            let round = self.backfill_round(scope, documents).await?;
+            let round = self.backfill_round(scope, &recipe, documents).await?;
             if round == 0 {
                 return Ok(filled);
             }
@@ -34,18 +34,21 @@ impl Ingestor {
     async fn backfill_round(
         &self,
         scope: &TenantScope,
+        recipe: &Recipe,
         documents: Vec<(DocumentHead, Vec<Chunk>)>,
     ) -> Result<u64, IngestError> {
-        let Some(embedding) = &self.embedding else { return Ok(0) };
+        let Some(embedder) = recipe.embedder() else { return Ok(0) };
+        let Some(embedding) = self.embeddings.of(embedder) else { return Ok(0) };
         let input = |head: &DocumentHead, chunk: &Chunk| {
-            let text = embedding_input(head.title.as_deref(), &chunk.heading_path, &chunk.text);
+            let text = chunk_input(recipe.context(), head, chunk);
             (ContentHash::of(text.as_bytes()), text)
         };
         let inputs: Inputs =
             documents.iter().flat_map(|(head, chunks)| chunks.iter().map(move |chunk| input(head, chunk))).collect();
-        let (hashes, embedder) = (inputs.keys().copied().collect(), embedding.embedder().spec().fingerprint());
+        let hashes = inputs.keys().copied().collect();
         let (mut embedded, missing) = known(self.store.as_ref(), scope, embedder, hashes).await?;
-        embedding.embed(inputs.into_iter().filter(|(hash, _)| missing.contains(hash)).collect(), &mut embedded).await;
+        let inputs = inputs.into_iter().filter(|(hash, _)| missing.contains(hash)).collect();
+        embedding.embed(inputs, &mut embedded, Effort::Full).await;
 
         let mut filled = 0;
         let mut writes = Vec::with_capacity(documents.len());

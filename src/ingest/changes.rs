@@ -79,7 +79,10 @@ fn lexical_document(document: IndexableDocument) -> LexicalDocument {
     let chunks = chunks.into_iter().map(|chunk| {
         let mut metadata = head.metadata.clone();
         metadata.extend(chunk.metadata.into_iter().flatten());
-        LexicalChunk { id: chunk.id, text: chunk.text, heading_path: chunk.heading_path, metadata }
+        let mut heading_path = chunk.heading_path;
+        // Looked up as a heading is: beside the text and never part of it. What is shown comes from the truth.
+        heading_path.extend(chunk.context);
+        LexicalChunk { id: chunk.id, text: chunk.text, heading_path, metadata }
     });
     LexicalDocument {
         chunks: chunks.collect(),
@@ -160,6 +163,7 @@ mod tests {
                     text: format!("text {n}"),
                     heading_path: Vec::new(),
                     metadata: Some(metadata(json!({"year": 2021}))),
+                    context: None,
                     embedding: value.map(|value| vec![f16::from_f32(value)]),
                 })
                 .collect(),
@@ -218,6 +222,21 @@ mod tests {
 
         let LexicalChange::Put(put) = lexical else { panic!("the document is there") };
         assert_eq!(put.chunks[0].metadata, metadata(json!({"lang": "en", "year": 2021})));
+    }
+
+    #[test]
+    fn what_a_model_wrote_about_a_chunk_is_looked_up_beside_its_text() {
+        let digest = Digest::of(&[row(1, "a", &[1], &[])], Sequence(0));
+        let mut present = document(&[(1, None)]);
+        present.chunks[0].context = Some("about ships".to_owned());
+
+        let (lexical, _) = digest.changes(DocumentId::new("a").unwrap(), Some(present));
+
+        let LexicalChange::Put(put) = lexical else { panic!("the document is there") };
+        assert_eq!(
+            (put.chunks[0].heading_path.as_slice(), put.chunks[0].text.as_str()),
+            (["about ships".to_owned()].as_slice(), "text 1")
+        );
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use half::f16;
 
 use crate::domain::{
-    ByteSpan, Chunk, ChunkId, ChunkOwner, ChunkerSpec, ContentHash, DocumentHead, DocumentId, Fingerprint, Outline,
-    ParsedText, TenantId,
+    ByteSpan, Chunk, ChunkId, ChunkOwner, ChunkerSpec, ContentHash, ContextSpec, DocumentHead, DocumentId, Fingerprint,
+    Outline, ParsedText, TenantId,
 };
 use crate::inference::TokenCounter;
 use crate::text::{chunk, embedding_input, normalize};
@@ -98,26 +98,8 @@ impl Reading {
     }
 
     /// Cuts the text into chunks, or takes the caller's. Seconds of work for the longest documents.
-    pub(super) fn draft(&self, tenant: &TenantId, chunker: &Chunker) -> Draft {
-        let pieces = chunk(&self.text, &self.outline, &chunker.settings, &Counting(chunker.counter.as_ref()));
-        let mut ids = ChunkIds::new(tenant, &self.head, chunker.fingerprint);
-        let mut chunks = Vec::with_capacity(pieces.len());
-        let mut input_hashes = Vec::with_capacity(pieces.len());
-        for (ordinal, piece) in pieces.into_iter().enumerate() {
-            let text = piece.span.slice(&self.text).expect("chunk spans lie on character borders").to_owned();
-            input_hashes.push(ContentHash::of(self.input(&piece.heading_path, &text).as_bytes()));
-            chunks.push(Chunk {
-                id: ids.next(&text),
-                ordinal: u32::try_from(ordinal).unwrap_or(u32::MAX),
-                span: piece.span,
-                text,
-                heading_path: piece.heading_path,
-                token_count: piece.token_count,
-                page: piece.page,
-                metadata: None,
-            });
-        }
-        Draft { chunks, input_hashes, chunker: None, vectors: None }
+    pub(super) fn draft(&self, tenant: &TenantId, chunker: &Chunker, context: &ContextSpec) -> Draft {
+        Draft::of_text(tenant, (&self.head, &self.text, &self.outline), chunker, context)
     }
 
     /// The caller's chunks as a draft; their vectors are checked against what the collection takes.
@@ -125,7 +107,7 @@ impl Reading {
         &self,
         tenant: &TenantId,
         placed: &[CallerChunk],
-        source: VectorSource,
+        (source, context): (VectorSource, &ContextSpec),
         counter: &dyn TokenCounter,
     ) -> Result<Draft, ItemError> {
         let vectors = caller_vectors(placed, source, self.head.collection.as_str())?;
@@ -135,7 +117,7 @@ impl Reading {
         let mut input_hashes = Vec::with_capacity(placed.len());
         for (ordinal, CallerChunk { span, chunk }) in placed.iter().enumerate() {
             let text = span.slice(&self.text).expect("spans were made from this text").to_owned();
-            let input = self.input(&[], &text);
+            let input = plain_input(context, &self.head, &[], &text);
             // Vectors are stored by what they were made from, and only the caller knows what that was.
             let brought = vectors.as_ref().map(|vectors| to_bytes(&vectors[ordinal]));
             input_hashes.push(match &brought {
@@ -151,14 +133,73 @@ impl Reading {
                 heading_path: Vec::new(),
                 page: None,
                 metadata: chunk.metadata.clone(),
+                context: None,
             });
         }
         Ok(Draft { chunks, input_hashes, chunker: Some(chunker), vectors })
     }
+}
 
-    /// The text that stands for a chunk in front of the embedder.
-    pub(super) fn input(&self, heading_path: &[String], text: &str) -> String {
-        embedding_input(self.head.title.as_deref(), heading_path, text)
+impl Draft {
+    /// Cuts a text into chunks. Seconds of work for the longest documents.
+    pub(super) fn of_text(
+        tenant: &TenantId,
+        (head, content, outline): (&DocumentHead, &str, &Outline),
+        chunker: &Chunker,
+        context: &ContextSpec,
+    ) -> Self {
+        let pieces = chunk(content, outline, &chunker.settings, &Counting(chunker.counter.as_ref()));
+        let mut ids = ChunkIds::new(tenant, head, chunker.fingerprint);
+        let mut chunks = Vec::with_capacity(pieces.len());
+        let mut input_hashes = Vec::with_capacity(pieces.len());
+        for (ordinal, piece) in pieces.into_iter().enumerate() {
+            let text = piece.span.slice(content).expect("chunk spans lie on character borders").to_owned();
+            input_hashes.push(ContentHash::of(plain_input(context, head, &piece.heading_path, &text).as_bytes()));
+            chunks.push(Chunk {
+                id: ids.next(&text),
+                ordinal: u32::try_from(ordinal).unwrap_or(u32::MAX),
+                span: piece.span,
+                text,
+                heading_path: piece.heading_path,
+                token_count: piece.token_count,
+                page: piece.page,
+                metadata: None,
+                context: None,
+            });
+        }
+        Self { chunks, input_hashes, chunker: None, vectors: None }
+    }
+
+    /// The caller's chunks as they are stored, to be embedded by another model or in another context.
+    pub(super) fn of_stored(head: &DocumentHead, mut chunks: Vec<Chunk>, context: &ContextSpec) -> Self {
+        chunks.iter_mut().for_each(|chunk| chunk.context = None);
+        let hash = |chunk: &Chunk| ContentHash::of(chunk_input(context, head, chunk).as_bytes());
+        let input_hashes = chunks.iter().map(hash).collect();
+        Self { chunks, input_hashes, chunker: Some(super::recipe::caller_chunker()), vectors: None }
+    }
+
+    /// Puts a written text before a chunk.
+    pub(super) fn give_context(&mut self, index: usize, head: &DocumentHead, (spec, text): (&ContextSpec, String)) {
+        self.chunks[index].context = Some(text);
+        let input = chunk_input(spec, head, &self.chunks[index]);
+        self.input_hashes[index] = ContentHash::of(input.as_bytes());
+    }
+}
+
+/// The text that stands for a chunk in front of the embedder.
+pub(super) fn chunk_input(spec: &ContextSpec, head: &DocumentHead, chunk: &Chunk) -> String {
+    match &chunk.context {
+        Some(context) => plain_input(spec, head, &chunk.heading_path, &format!("{context}\n{}", chunk.text)),
+        None => plain_input(spec, head, &chunk.heading_path, &chunk.text),
+    }
+}
+
+fn plain_input(spec: &ContextSpec, head: &DocumentHead, heading_path: &[String], text: &str) -> String {
+    match spec {
+        ContextSpec::None => text.to_owned(),
+        ContextSpec::Headings | ContextSpec::Written { .. } => {
+            embedding_input(head.title.as_deref(), heading_path, text)
+        }
     }
 }
 
@@ -311,7 +352,8 @@ mod tests {
     fn caller_draft(texts: &[(&str, Option<Vec<f32>>)], source: VectorSource) -> Result<(Reading, Draft), ItemError> {
         let reading = Reading::of_chunks(chunks(texts), DocumentId::new("a").unwrap())?;
         let placed = reading.caller_chunks.clone().unwrap();
-        let draft = reading.caller_draft(&TenantId::new("acme").unwrap(), &placed, source, &Words)?;
+        let draft =
+            reading.caller_draft(&TenantId::new("acme").unwrap(), &placed, (source, &ContextSpec::Headings), &Words)?;
         Ok((reading, draft))
     }
 
@@ -323,9 +365,9 @@ mod tests {
             "Here is some more of it to read on a quiet day.",
             "And so it ends here now, my friend, as all things do.",
         ];
-        let before = reading(&paragraphs.join("\n\n")).draft(&tenant, &chunker());
+        let before = reading(&paragraphs.join("\n\n")).draft(&tenant, &chunker(), &ContextSpec::Headings);
         let edited = [paragraphs[0], "Quite something else stands here now, really, and not for long.", paragraphs[2]];
-        let after = reading(&edited.join("\n\n")).draft(&tenant, &chunker());
+        let after = reading(&edited.join("\n\n")).draft(&tenant, &chunker(), &ContextSpec::Headings);
 
         let same = |at: usize| {
             before.chunks[at].id == after.chunks[at].id && before.input_hashes[at] == after.input_hashes[at]
@@ -337,10 +379,33 @@ mod tests {
     #[test]
     fn equal_texts_in_one_document_get_ids_of_their_own() {
         let draft = reading("Say it once more, please do it now for us.\n\nSay it once more, please do it now for us.")
-            .draft(&TenantId::new("acme").unwrap(), &chunker());
+            .draft(&TenantId::new("acme").unwrap(), &chunker(), &ContextSpec::Headings);
 
         assert_eq!(draft.chunks[0].text.trim(), draft.chunks[1].text.trim());
         assert_ne!(draft.chunks[0].id, draft.chunks[1].id);
+    }
+
+    #[test]
+    fn what_stands_before_a_chunk_enters_its_input_and_nothing_else() {
+        let tenant = TenantId::new("acme").unwrap();
+        let mut reading = reading("One two three four five six.");
+        reading.head.title = Some("Counting".to_owned());
+        let written =
+            ContextSpec::Written { prompt: "context".to_owned(), version: "1".to_owned(), route: "r".to_owned() };
+        let draft = |spec| reading.draft(&tenant, &chunker(), spec);
+
+        let (bare, headings) = (draft(&ContextSpec::None), draft(&ContextSpec::Headings));
+        let mut told = draft(&written);
+        let before = told.input_hashes.clone();
+        told.give_context(0, &reading.head, (&written, "About numbers.".to_owned()));
+
+        assert_eq!(bare.input_hashes[0], ContentHash::of(b"One two three four five six."));
+        assert_eq!(headings.input_hashes[0], ContentHash::of(b"Counting\nOne two three four five six."));
+        assert_eq!(before, headings.input_hashes, "while nothing is written it is as if only headings were asked for");
+        let input = chunk_input(&written, &reading.head, &told.chunks[0]);
+        assert_eq!(input, "Counting\nAbout numbers.\nOne two three four five six.");
+        assert_eq!(told.input_hashes[0], ContentHash::of(input.as_bytes()));
+        assert_eq!((told.chunks[0].id, &told.chunks[0].text), (bare.chunks[0].id, &bare.chunks[0].text));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::StreamExt;
 use half::f16;
@@ -11,16 +12,53 @@ use tokio::sync::Semaphore;
 use tracing::{Instrument, debug_span};
 
 use crate::domain::{ContentHash, Fingerprint, TenantScope};
-use crate::inference::{Embedder, InferenceError, InputKind};
+use crate::inference::{Embedder, Embedders, InferenceError, InputKind};
 use crate::store::{CorpusStore, StoreError};
 
 use super::draft::unit_vector;
 use super::patience::Patience;
-use super::{IngestSettings, ItemError};
+use super::{GenerationSettings, IngestSettings, ItemError};
 
-/// The embedder with its bounds, shared by everything that ingests.
+/// Bytes in one call for a building: about what a model computes in one run, so that it keeps one core busy.
+const GENTLE_CALL_BYTES: usize = 1000;
+/// Texts in such a call.
+const GENTLE_CALL_INPUTS: usize = 8;
+
+/// All embedders with their bounds, shared by everything that ingests.
+pub(super) struct Embeddings {
+    embedders: Embedders,
+    each: Vec<Embedding>,
+}
+
+impl Embeddings {
+    pub(super) fn new(embedders: Embedders, settings: &IngestSettings) -> Self {
+        let each = embedders.iter().map(|embedder| Embedding::new(Arc::clone(embedder), settings)).collect();
+        Self { embedders, each }
+    }
+
+    pub(super) fn embedders(&self) -> &Embedders {
+        &self.embedders
+    }
+
+    /// The one with this fingerprint, if it is at hand.
+    pub(super) fn of(&self, embedder: Fingerprint) -> Option<&Embedding> {
+        self.each.iter().find(|one| one.fingerprint == embedder)
+    }
+}
+
+/// How much of the machine embedding may take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Effort<'a> {
+    /// Somebody waits.
+    Full,
+    /// Small calls, one after the other, with rests between them.
+    Gentle(&'a GenerationSettings),
+}
+
+/// One embedder with its bounds.
 pub(super) struct Embedding {
     embedder: Arc<dyn Embedder>,
+    fingerprint: Fingerprint,
     slots: Semaphore,
     call_inputs: usize,
     calls_in_flight: usize,
@@ -79,6 +117,7 @@ impl Embedding {
     pub(super) fn new(embedder: Arc<dyn Embedder>, settings: &IngestSettings) -> Self {
         let calls_in_flight = settings.embed_calls_in_flight.max(1);
         Self {
+            fingerprint: embedder.spec().fingerprint(),
             embedder,
             slots: Semaphore::new(calls_in_flight),
             call_inputs: settings.embed_call_inputs.max(1),
@@ -87,28 +126,28 @@ impl Embedding {
         }
     }
 
-    pub(super) fn embedder(&self) -> &Arc<dyn Embedder> {
-        &self.embedder
-    }
-
     /// Embeds every input and adds the results to `embedded`. An input that the model refuses fails alone.
-    pub(super) async fn embed(&self, inputs: Inputs, embedded: &mut Embedded) {
+    pub(super) async fn embed(&self, inputs: Inputs, embedded: &mut Embedded, effort: Effort<'_>) {
         let mut inputs: Call = inputs.into_iter().collect();
         // Calls of equal length waste no padding. The hash makes the order the same each time.
         inputs.sort_unstable_by_key(|(hash, text)| (Reverse(text.len()), *hash));
-        let mut calls = Vec::with_capacity(inputs.len().div_ceil(self.call_inputs));
-        while !inputs.is_empty() {
-            let rest = inputs.split_off(inputs.len().min(self.call_inputs));
-            calls.push(std::mem::replace(&mut inputs, rest));
-        }
-        let done: Vec<Embedded> = futures::stream::iter(calls)
-            .map(|call| self.call(call))
-            .buffer_unordered(self.calls_in_flight)
-            .collect()
-            .await;
-        for part in done {
-            embedded.vectors.extend(part.vectors);
-            embedded.failed.extend(part.failed);
+        match effort {
+            Effort::Full => {
+                let done: Vec<Embedded> = futures::stream::iter(calls(inputs, self.call_inputs, usize::MAX))
+                    .map(|call| self.call(call))
+                    .buffer_unordered(self.calls_in_flight)
+                    .collect()
+                    .await;
+                done.into_iter().for_each(|part| embedded.add(part));
+            }
+            Effort::Gentle(settings) => {
+                let most = self.call_inputs.min(GENTLE_CALL_INPUTS);
+                for call in calls(inputs, most, GENTLE_CALL_BYTES) {
+                    let began = Instant::now();
+                    embedded.add(self.call(call).await);
+                    tokio::time::sleep(settings.rest_after(began.elapsed())).await;
+                }
+            }
         }
     }
 
@@ -172,7 +211,29 @@ impl Embedding {
     }
 }
 
+/// Cuts inputs into calls of at most so many texts and bytes, at least one text each.
+fn calls(inputs: Call, most: usize, bytes: usize) -> Vec<Call> {
+    let mut calls: Vec<Call> = Vec::with_capacity(inputs.len().div_ceil(most));
+    let mut size = 0_usize;
+    for input in inputs {
+        size = size.saturating_add(input.1.len());
+        match calls.last_mut() {
+            Some(call) if call.len() < most && size <= bytes => call.push(input),
+            _ => {
+                size = input.1.len();
+                calls.push(vec![input]);
+            }
+        }
+    }
+    calls
+}
+
 impl Embedded {
+    fn add(&mut self, part: Self) {
+        self.vectors.extend(part.vectors);
+        self.failed.extend(part.failed);
+    }
+
     fn take(&mut self, hash: ContentHash, vector: Vec<f32>) {
         match unit_vector(&vector) {
             Some(vector) => {
@@ -190,4 +251,22 @@ enum Trouble {
     /// No model is at hand: the chunks are stored without vectors.
     Absent,
     Refused(Refusal),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_bounded_by_texts_and_by_bytes_and_lose_nothing() {
+        let input = |bytes: usize| (ContentHash::of(&[bytes as u8]), "x".repeat(bytes));
+        let sizes = |most, bytes| {
+            let inputs = [90, 60, 30, 20, 10].map(input).to_vec();
+            calls(inputs, most, bytes).iter().map(Vec::len).collect::<Vec<_>>()
+        };
+
+        assert_eq!(sizes(2, usize::MAX), [2, 2, 1]);
+        assert_eq!(sizes(8, 60), [1, 1, 3], "one that is too long goes alone");
+        assert!(calls(Vec::new(), 2, 10).is_empty());
+    }
 }

@@ -1,8 +1,11 @@
 //! What can go wrong with one document, and with a whole call.
 
-use crate::domain::{ErrorKind, InvalidId};
+use crate::domain::{DocumentId, ErrorKind, InvalidId};
+use crate::index::IndexError;
 use crate::parse::ParseError;
 use crate::store::StoreError;
+
+use super::ContextError;
 
 /// Why one document was not taken in; its neighbours are unharmed. `Display` is a sentence for its caller.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,8 @@ pub enum ItemError {
     NotAVector { ordinal: usize },
     #[error("the way of chunking that collection \"{collection}\" uses is not at hand: {detail}")]
     ChunkerUnavailable { collection: String, detail: String },
+    #[error("the model of the generation is not at hand")]
+    EmbedderUnavailable,
     #[error("the embedder could not read this document")]
     Embedding { detail: String },
     #[error("the {queue} has been full for {waited_ms} ms; send the document again later")]
@@ -66,7 +71,7 @@ impl ItemError {
             Self::TooLong { .. } | Self::TooManyChunks { .. } => ErrorKind::TooLarge,
             Self::Superseded => ErrorKind::Conflict,
             Self::Parse(source) => source.kind(),
-            Self::ChunkerUnavailable { .. } | Self::Busy { .. } => ErrorKind::Unavailable,
+            Self::ChunkerUnavailable { .. } | Self::EmbedderUnavailable | Self::Busy { .. } => ErrorKind::Unavailable,
             Self::Store(source) => source.kind(),
             Self::Embedding { .. } | Self::Panicked => ErrorKind::Internal,
         }
@@ -78,6 +83,16 @@ impl ItemError {
 pub enum IngestError {
     #[error("the truth cannot be read or written")]
     Store(#[from] StoreError),
+    #[error("an index cannot be removed")]
+    Index(#[from] IndexError),
+    #[error("no text could be written to stand before a chunk: {0}")]
+    Context(#[from] ContextError),
+    #[error("document {:?} cannot be built now: {source}", document.as_str())]
+    NotBuilt {
+        document: DocumentId,
+        #[source]
+        source: Box<ItemError>,
+    },
     #[error("the program failed while it prepared a batch")]
     Panicked,
 }
@@ -86,6 +101,9 @@ impl IngestError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(source) => source.kind(),
+            Self::Index(source) => source.kind(),
+            Self::Context(source) => source.kind,
+            Self::NotBuilt { source, .. } => source.kind(),
             Self::Panicked => ErrorKind::Internal,
         }
     }

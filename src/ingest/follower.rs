@@ -89,7 +89,9 @@ impl Follower {
                 generation = %follower.id(),
                 index = %highest(&index),
                 log = %newest,
-                "an index is ahead of the log, so it is built anew"
+                missing = highest(&index).0 - newest.0,
+                "an index is ahead of the log, so it is built anew: operations are missing, because the write-ahead log \
+                 was damaged or an older backup was restored"
             );
             drop(index);
             follower.begin_anew(tools).await?;
@@ -146,7 +148,7 @@ impl Follower {
                 continue;
             }
             let (tenant, collection) = (&self.owned.tenant, &self.owned.collection);
-            let present = tools.log.indexable(tenant, collection, &documents, embeddings).await?;
+            let present = tools.log.indexable(tenant, (collection, self.id()), &documents, embeddings).await?;
             for (id, present) in documents.into_iter().zip(present) {
                 let (words, directions) = digest.changes(id, present);
                 lexical.push(words);

@@ -5,18 +5,20 @@
 use std::sync::Arc;
 
 use metrics::counter;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, RwLock};
 use tracing::{Instrument, debug_span};
 
 use crate::domain::{CollectionName, ContentHash, Degraded, DocumentId, Profile, Sequence, TenantScope};
 use crate::index::{ComputePool, IndexProgress};
-use crate::inference::{Embedder, TokenCounter};
+use crate::inference::{Embedders, TokenCounter};
 use crate::parse::Parser;
 use crate::store::{CorpusStore, DocumentState, DocumentWrite, PutDocument, WriteOutcome};
 
-use super::embed::Embedding;
+use super::embed::Embeddings;
 use super::memory::Memory;
-use super::{IncomingDocument, IncomingItem, IngestError, IngestOutcome, IngestSettings, IngestStatus, ItemError};
+use super::{
+    Contexts, IncomingDocument, IncomingItem, IngestError, IngestOutcome, IngestSettings, IngestStatus, ItemError,
+};
 
 /// What an [`Ingestor`] is made of.
 pub struct IngestParts {
@@ -24,12 +26,14 @@ pub struct IngestParts {
     pub progress: Arc<IndexProgress>,
     pub compute: Arc<ComputePool>,
     pub parser: Arc<Parser>,
-    /// `None`: no model is at hand; documents are stored without vectors.
-    pub embedder: Option<Arc<dyn Embedder>>,
+    /// A collection whose model is not among them gets documents without vectors.
+    pub embedders: Embedders,
     /// Ways of counting tokens; a collection's chunker names the one it needs. At least one.
     pub counters: Vec<Arc<dyn TokenCounter>>,
     /// The profile of collections that do not exist yet.
     pub profile: Profile,
+    /// `None`: nothing is written to stand before chunks.
+    pub contexts: Option<Contexts>,
     pub settings: IngestSettings,
 }
 
@@ -39,11 +43,14 @@ pub struct Ingestor {
     pub(super) store: Arc<dyn CorpusStore>,
     pub(super) compute: Arc<ComputePool>,
     pub(super) parser: Arc<Parser>,
-    pub(super) embedding: Option<Embedding>,
+    pub(super) embeddings: Embeddings,
     pub(super) counters: Vec<Arc<dyn TokenCounter>>,
     pub(super) profile: Profile,
+    pub(super) contexts: Option<Contexts>,
     pub(super) settings: IngestSettings,
-    progress: Arc<IndexProgress>,
+    pub(super) progress: Arc<IndexProgress>,
+    /// Held while documents are built in another generation, from reading their text to writing what was made of it.
+    pub(super) builds: RwLock<()>,
 }
 
 /// An item on its way through; its place in the batch is its place in the list.
@@ -68,16 +75,38 @@ pub(super) struct Prepared {
 impl Ingestor {
     pub fn new(parts: IngestParts) -> Self {
         Self {
-            embedding: parts.embedder.map(|embedder| Embedding::new(embedder, &parts.settings)),
+            embeddings: Embeddings::new(parts.embedders, &parts.settings),
             store: parts.store,
             compute: parts.compute,
             parser: parts.parser,
             counters: parts.counters,
             profile: parts.profile,
+            contexts: parts.contexts,
             memory: Memory::new(parts.settings.memory_mib),
             settings: parts.settings,
             progress: parts.progress,
+            builds: RwLock::default(),
         }
+    }
+
+    /// Waits until nothing is built any more from texts that were read before now.
+    pub async fn let_builds_end(&self) {
+        drop(self.builds.write().await);
+    }
+
+    /// The models that this process embeds with.
+    pub fn embedders(&self) -> &Embedders {
+        self.embeddings.embedders()
+    }
+
+    /// Names of the ways of counting tokens that are at hand.
+    pub fn counter_names(&self) -> Vec<&str> {
+        self.counters.iter().map(|counter| counter.name()).collect()
+    }
+
+    /// The profile of collections that do not exist yet.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
     }
 
     /// Takes documents in; one outcome each, in order. Returns once the accepted ones are durable.
@@ -223,9 +252,10 @@ impl Pending {
                 IngestOutcome::failed(id, ItemError::Store(error))
             }
             // The store answers a put in one of the three ways above.
-            Some(WriteOutcome::Deleted { .. } | WriteOutcome::NotFound) | None => {
-                IngestOutcome::failed(id, ItemError::Panicked)
-            }
+            Some(
+                WriteOutcome::Deleted { .. } | WriteOutcome::Serves | WriteOutcome::Outdated | WriteOutcome::NotFound,
+            )
+            | None => IngestOutcome::failed(id, ItemError::Panicked),
         }
     }
 }

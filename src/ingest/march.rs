@@ -1,6 +1,6 @@
 //! The indexer's task: reads the log, hands rows to the generations' followers, commits, publishes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,10 @@ use super::indexer::{IndexDamage, IndexerHealth};
 /// While rows keep coming, commits take at most a fourth of the time: this many times as long as the last one lasted
 /// lies between two of them.
 const COMMIT_SHARE: u32 = 4;
+
+/// Time between two looks for generations that have been retired. Well below `generations.remove_after_ms`: what is
+/// removed is held by nobody then.
+const FORGET_EVERY: Duration = Duration::from_secs(3);
 
 /// A generation that does not come along.
 struct Troubled {
@@ -55,6 +59,8 @@ pub(super) struct March {
     log_failures: u32,
     log_error: Option<String>,
     caught_up: bool,
+    /// When retired generations were last looked for.
+    forgot_at: Instant,
     /// What was found damaged and is whole again, since the start.
     repaired: Vec<String>,
 }
@@ -74,6 +80,7 @@ impl March {
             log_failures: 0,
             log_error: None,
             caught_up: false,
+            forgot_at: Instant::now(),
             repaired: Vec::new(),
         }
     }
@@ -114,6 +121,7 @@ impl March {
                 false
             }
         };
+        self.forget_retired().await;
         self.find_lost().await;
         self.retry_troubled().await;
         if self.commit_is_due() {
@@ -227,6 +235,19 @@ impl March {
         let settings = &self.tools.settings;
         let doubled = settings.retry_first_ms.saturating_mul(1_u64 << attempts.saturating_sub(1).min(20));
         Duration::from_millis(doubled.min(settings.retry_longest_ms))
+    }
+
+    /// Lets go of generations that have been retired: nobody searches them, and their files are about to be removed.
+    async fn forget_retired(&mut self) {
+        if self.forgot_at.elapsed() < FORGET_EVERY {
+            return;
+        }
+        self.forgot_at = Instant::now();
+        // Asked for again with the next look; whether the log can be read is told elsewhere.
+        let Ok(followed) = self.tools.log.generations().await else { return };
+        let followed: BTreeSet<GenerationId> = followed.iter().map(|owned| owned.generation.id).collect();
+        self.healthy.retain(|id, _| followed.contains(id));
+        self.troubled.retain(|id, _| followed.contains(id));
     }
 
     /// Sets aside generations whose indexes were closed while idle and came back with less than they held: without a

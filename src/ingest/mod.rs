@@ -1,29 +1,45 @@
 //! Bytes to searchable versions, and the indexer that follows the operation log.
 
 mod backfill;
+mod build;
 mod changes;
+mod context;
 mod draft;
 mod embed;
 mod error;
 mod follower;
+mod generation_settings;
 mod incoming;
 mod indexer;
 mod ingestor;
+mod lots;
 mod maintenance;
 mod march;
 mod memory;
+mod moves;
 mod outcome;
+mod pace;
 mod patience;
 mod prepare;
+mod purge;
+mod rebuild;
 mod recipe;
 mod settings;
 mod stream;
+mod tender;
 
+pub use build::{BuildReport, Building};
+pub use context::{ContextError, ContextRequest, ContextWriter, Contexts};
 pub use error::{IngestError, ItemError};
 pub use follower::IndexerError;
+pub use generation_settings::GenerationSettings;
 pub use incoming::{DEFAULT_MEDIA_TYPE, IncomingBody, IncomingChunk, IncomingDocument};
 pub use indexer::{IndexDamage, Indexer, IndexerHealth, IndexerParts};
 pub use ingestor::{IngestParts, Ingestor};
+pub use lots::rollout_filter;
+pub use moves::Moved;
 pub use outcome::{IncomingItem, IngestOutcome, IngestStatus, RejectedItem};
-pub use settings::{CallerVectors, IndexerSettings, IngestLimits, IngestSettings};
+pub use purge::{IndexPurger, PurgeError};
+pub use settings::{CALLER_REVISION, CallerVectors, IndexerSettings, IngestLimits, IngestSettings};
 pub use stream::{StreamFailure, StreamReport};
+pub use tender::{Tender, TenderParts};

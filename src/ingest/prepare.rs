@@ -14,8 +14,9 @@ use crate::index::ComputeError;
 use crate::parse::{MediaType, ParseError, detect};
 use crate::store::{DocumentState, PutDocument, StoreError};
 
-use super::draft::{Draft, Reading};
-use super::embed::{Embedded, Inputs, known};
+use super::context::ContextDraft;
+use super::draft::{Draft, Reading, chunk_input};
+use super::embed::{Effort, Embedded, Inputs, known};
 use super::ingestor::{Ingestor, Prepared, Slot, SlotState};
 use super::patience::Patience;
 use super::recipe::Recipe;
@@ -46,6 +47,7 @@ struct Drafted {
     reading: Arc<Reading>,
     draft: Draft,
     recipe: Arc<Recipe>,
+    degraded: Vec<Degraded>,
 }
 
 impl Ingestor {
@@ -57,11 +59,12 @@ impl Ingestor {
         let arrivals = self.arrivals(scope, checked, &recipes).await?;
         let count = arrivals.len();
         let drafting = arrivals.into_iter().map(|arrival| self.draft(scope, arrival));
-        let drafted: Vec<Stage<Drafted>> = futures::stream::iter(drafting)
+        let mut drafted: Vec<Stage<Drafted>> = futures::stream::iter(drafting)
             .buffered(self.settings.documents_in_flight.max(1))
             .collect()
             .instrument(debug_span!("ingest.parse", documents = count))
             .await;
+        self.add_contexts(scope, &mut drafted).instrument(debug_span!("ingest.context")).await?;
         let embedded = self.embed_drafts(scope, &drafted).instrument(debug_span!("ingest.embed")).await?;
         Ok(Prepared { slots: drafted.into_iter().map(|stage| ready(stage, &embedded)).collect(), room })
     }
@@ -85,7 +88,6 @@ impl Ingestor {
     /// Opens every collection that the batch names; those that are not there yet are made.
     async fn recipes(&self, scope: &TenantScope, items: &[Stage<IncomingDocument>]) -> Result<Recipes, IngestError> {
         let mut recipes = Recipes::new();
-        let embedder = self.embedding.as_ref().map(|embedding| embedding.embedder());
         for item in items {
             let Stage::Open { item: document, .. } = item else { continue };
             if recipes.contains_key(&document.collection) {
@@ -94,7 +96,7 @@ impl Ingestor {
             let profile = self.profile_of(&document.collection);
             let opening = self.store.open_collection(scope, &document.collection, &profile);
             let recipe = match opening.instrument(debug_span!("store.open_collection")).await {
-                Ok(collection) => Ok(Arc::new(Recipe::of(collection, embedder))),
+                Ok(collection) => Ok(Arc::new(Recipe::of(collection.live, self.embeddings.embedders()))),
                 Err(StoreError::TooManyCollections { limit }) => Err(TooMany(limit)),
                 Err(error) => return Err(error.into()),
             };
@@ -181,7 +183,7 @@ impl Ingestor {
             return Stage::Done(Slot { id: Some(id.to_string()), state });
         }
         match self.chunk(scope, Arc::new(reading), &recipe).await {
-            Ok((reading, draft)) => Stage::Open { id, item: Drafted { reading, draft, recipe } },
+            Ok((reading, draft)) => Stage::Open { id, item: Drafted { reading, draft, recipe, degraded: Vec::new() } },
             Err(error) => failed(&id, error),
         }
     }
@@ -235,14 +237,16 @@ impl Ingestor {
         let work = Arc::clone(&reading);
         let draft = if reading.caller_chunks.is_some() {
             let (counter, source) = (Arc::clone(&self.counters[0]), recipe.vectors);
+            let context = recipe.context().clone();
             self.on_pool(move || {
                 let placed = work.caller_chunks.as_deref().unwrap_or_default();
-                work.caller_draft(&tenant, placed, source, counter.as_ref())
+                work.caller_draft(&tenant, placed, (source, &context), counter.as_ref())
             })
             .await??
         } else {
             let chunker = recipe.chunker(reading.head.collection.as_str(), &self.counters)?;
-            self.on_pool(move || work.draft(&tenant, &chunker)).await?
+            let context = recipe.context().clone();
+            self.on_pool(move || work.draft(&tenant, &chunker, &context)).await?
         };
         let limit = self.settings.limits.max_chunks_per_document;
         if draft.chunks.len() > limit {
@@ -252,7 +256,7 @@ impl Ingestor {
     }
 
     /// Runs `work` on the compute pool, waiting while the pool's queue is full.
-    async fn on_pool<T: Send + 'static>(
+    pub(super) async fn on_pool<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Clone + Send + 'static,
     ) -> Result<T, ItemError> {
@@ -269,7 +273,29 @@ impl Ingestor {
         }
     }
 
-    /// Vectors for every draft whose collection has an embedder: stored ones by whichever, new ones by this one's.
+    /// Has a text written to stand before each chunk, where the collection wants that. A document goes in without where
+    /// no model answers, and says so: it is found by its words and headings as before.
+    async fn add_contexts(&self, scope: &TenantScope, drafts: &mut [Stage<Drafted>]) -> Result<(), IngestError> {
+        for stage in drafts {
+            let Stage::Open { item: Drafted { reading, draft, recipe, degraded }, .. } = stage else { continue };
+            // What was made from the caller's own text is the caller's to describe.
+            if draft.vectors.is_some() {
+                continue;
+            }
+            let one = ContextDraft { head: &reading.head, content: &reading.text, draft };
+            match self.write_contexts(scope, recipe.context(), &mut [one]).await {
+                Ok(()) => {}
+                Err(IngestError::Context(error)) => {
+                    tracing::warn!(%error, "a document is stored without texts to stand before its chunks");
+                    degraded.push(Degraded { stage: "context", reason: "writer_unavailable" });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Vectors for every draft whose collection has an embedder: stored ones by whichever, new ones by those at hand.
     async fn embed_drafts(
         &self,
         scope: &TenantScope,
@@ -287,10 +313,8 @@ impl Ingestor {
         for (embedder, wanting) in wanting {
             let hashes = wanting.iter().flat_map(|one| one.draft.input_hashes.iter().copied()).collect();
             let (mut embedded, missing) = known(self.store.as_ref(), scope, embedder, hashes).await?;
-            if let Some(embedding) = &self.embedding
-                && embedding.embedder().spec().fingerprint() == embedder
-            {
-                embedding.embed(inputs(&wanting, missing), &mut embedded).await;
+            if let Some(embedding) = self.embeddings.of(embedder) {
+                embedding.embed(inputs(&wanting, missing), &mut embedded, Effort::Full).await;
             }
             all.insert(embedder, embedded);
         }
@@ -301,11 +325,11 @@ impl Ingestor {
 /// The texts behind those hashes, each once.
 fn inputs(wanting: &[&Drafted], mut missing: HashSet<ContentHash>) -> Inputs {
     let mut inputs = Inputs::with_capacity(missing.len());
-    for Drafted { reading, draft, .. } in wanting {
+    for Drafted { reading, draft, recipe, .. } in wanting {
         for (chunk, hash) in draft.chunks.iter().zip(&draft.input_hashes) {
             // Removed, so that an input that occurs again is embedded once.
             if missing.remove(hash) {
-                inputs.insert(*hash, reading.input(&chunk.heading_path, &chunk.text));
+                inputs.insert(*hash, chunk_input(recipe.context(), &reading.head, chunk));
             }
         }
     }
@@ -317,7 +341,7 @@ fn failed<T>(id: &DocumentId, error: ItemError) -> Stage<T> {
 }
 
 fn ready(stage: Stage<Drafted>, embedded: &BTreeMap<Fingerprint, Embedded>) -> Slot {
-    let (id, Drafted { reading, draft, recipe }) = match stage {
+    let (id, Drafted { reading, draft, recipe, mut degraded }) = match stage {
         Stage::Done(slot) => return slot,
         Stage::Open { id, item } => (id, item),
     };
@@ -339,11 +363,11 @@ fn ready(stage: Stage<Drafted>, embedded: &BTreeMap<Fingerprint, Embedded>) -> S
         .map(|(chunk, hash)| EmbeddedChunk { chunk, input_hash: *hash, embedding: vector(hash) })
         .collect();
     let awaits = embedded.is_some() && chunks.iter().any(|chunk| chunk.embedding.is_none());
-    let degraded = awaits.then_some(Degraded { stage: "embed", reason: "embedder_unavailable" });
+    degraded.extend(awaits.then_some(Degraded { stage: "embed", reason: "embedder_unavailable" }));
     let Reading { head, head_hash, content_hash, text, outline, .. } =
         Arc::try_unwrap(reading).unwrap_or_else(|shared| (*shared).clone());
     let (chunker, generation) = (draft.chunker, recipe.generation.id);
     let document = PutDocument { head, content_hash, head_hash, text, outline, chunks, chunker, generation };
-    let state = SlotState::Ready { document: Box::new(document), degraded: degraded.into_iter().collect() };
+    let state = SlotState::Ready { document: Box::new(document), degraded };
     Slot { id, state }
 }

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::domain::{ChunkerSpec, Collection, EmbedderSpec, Fingerprint, Generation};
-use crate::inference::{Embedder, TokenCounter};
+use crate::domain::{ChunkerSpec, ContextSpec, EmbedderSpec, Fingerprint, Generation};
+use crate::inference::{Embedders, TokenCounter};
 use crate::text::{ChunkingSettings, TokenPositions, chunking_of};
 
 use super::ItemError;
@@ -16,7 +16,7 @@ use super::settings::CALLER_REVISION;
 /// Where the vectors of a collection come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum VectorSource {
-    /// The embedder of this process.
+    /// An embedder of this process.
     Embedder,
     /// The caller, for each chunk.
     Caller { dimensions: usize },
@@ -34,14 +34,19 @@ pub(super) struct Recipe {
 }
 
 impl Recipe {
-    pub(super) fn of(collection: Collection, embedder: Option<&Arc<dyn Embedder>>) -> Self {
-        let vectors = match &collection.live.profile.embedder {
+    pub(super) fn of(generation: Generation, embedders: &Embedders) -> Self {
+        let vectors = match &generation.profile.embedder {
             None => VectorSource::None,
             Some(spec) if spec.revision == CALLER_REVISION => VectorSource::Caller { dimensions: spec.dimensions },
-            Some(spec) if embedder.is_some_and(|embedder| embedder.spec() == spec) => VectorSource::Embedder,
+            Some(spec) if embedders.of(spec).is_some() => VectorSource::Embedder,
             Some(_) => VectorSource::Absent,
         };
-        Self { generation: collection.live, vectors }
+        Self { generation, vectors }
+    }
+
+    /// What stands before a chunk's text.
+    pub(super) fn context(&self) -> &ContextSpec {
+        &self.generation.profile.context
     }
 
     /// The model behind the collection's vectors, at hand or not; `None` where the caller brings them or none are.

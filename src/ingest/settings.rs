@@ -39,6 +39,12 @@ pub struct IngestSettings {
     pub queue_wait_ms: u64,
     /// Failed items that a stream's report lists. 1000: the rest is counted.
     pub failures_listed: usize,
+    /// Versions of a document that are kept, the one that serves among them. 0: all, since an old answer may cite any.
+    pub keep_versions: u32,
+    /// Days that a version is kept after it was replaced. 0: for ever.
+    pub keep_versions_days: u32,
+    /// Days that the versions of a deleted document are kept, which nobody can read. 0: for ever.
+    pub keep_deleted_days: u32,
 }
 
 /// What one document may bring.
@@ -125,6 +131,9 @@ impl Default for IngestSettings {
             embed_calls_in_flight: 4,
             queue_wait_ms: 60_000,
             failures_listed: 1000,
+            keep_versions: 0,
+            keep_versions_days: 0,
+            keep_deleted_days: 0,
         }
     }
 }

@@ -67,6 +67,12 @@ pub(super) fn of_fields(faults: Vec<FieldError>, at: &str) -> TaskError {
 pub(super) fn of_ingest(error: IngestError) -> TaskError {
     match error {
         IngestError::Store(error) => error.into(),
+        IngestError::Context(error) => TaskError::Failed(Box::new(TaskFault {
+            retry_after: error.retry_after,
+            ..TaskFault::new(error.kind, format!("no text could be written to stand before a chunk: {}", error.detail))
+        })),
+        error @ IngestError::NotBuilt { .. } => TaskError::failed(error.kind(), error.to_string()),
+        IngestError::Index(error) => TaskError::failed(error.kind(), "an index could not be removed"),
         IngestError::Panicked => TaskError::failed(ErrorKind::Internal, "the program failed while it prepared a batch"),
     }
 }

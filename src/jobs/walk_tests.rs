@@ -14,8 +14,8 @@ use tokio::sync::Semaphore;
 
 use crate::answer::{AnswerSettings, Answerer, AnswererParts, PROMPTS};
 use crate::domain::{
-    CallId, CollectionName, DocumentId, ErrorKind, Metadata, Permission, Principal, Profile, Task, TaskFailure, TaskId,
-    TaskStatus, TenantId, TenantScope, Timestamp, TraceId, Usage,
+    CallId, CollectionName, ContextSpec, DocumentId, ErrorKind, Metadata, Permission, Principal, Profile, Task,
+    TaskFailure, TaskId, TaskStatus, TenantId, TenantScope, Timestamp, TraceId, Usage,
 };
 use crate::gateway::{
     ChatEnd, ChatRequest, ChatResponse, ChatStream, FinishReason, Gateway, GatewayError, PromptBook, Provider, Role,
@@ -24,9 +24,10 @@ use crate::gateway::{
 use crate::index::{
     ComputePool, Generations, IndexProgress, LexicalIndex, LexicalSettings, TantivyIndex, VectorSettings, analyzer_spec,
 };
-use crate::inference::{TokenCounter, WordCounter};
+use crate::inference::{Embedders, TokenCounter, WordCounter};
 use crate::ingest::{
-    IncomingBody, IncomingDocument, Indexer, IndexerParts, IndexerSettings, IngestParts, IngestSettings, Ingestor,
+    GenerationSettings, IncomingBody, IncomingDocument, IndexPurger, Indexer, IndexerParts, IndexerSettings,
+    IngestParts, IngestSettings, Ingestor, Tender, TenderParts,
 };
 use crate::parse::{ParseSettings, Parser, WorkerCommand};
 use crate::search::{SearchDefaults, SearchParts, SearchSettings, Searcher};
@@ -122,6 +123,8 @@ struct Rooms {
     ingestor: Arc<Ingestor>,
     searcher: Arc<Searcher>,
     indexer: Indexer,
+    indexes: Arc<Generations>,
+    purger: IndexPurger,
 }
 
 impl Rooms {
@@ -137,16 +140,21 @@ impl Rooms {
         let counter: Arc<dyn TokenCounter> = Arc::new(WordCounter);
         let chunking =
             ChunkingSettings { target_tokens: 40, max_tokens: 60, min_tokens: 2, ..ChunkingSettings::default() };
-        let profile =
-            Profile { chunker: chunker_spec(&chunking, counter.name()), embedder: None, analyzer: analyzer_spec("en") };
+        let profile = Profile {
+            chunker: chunker_spec(&chunking, counter.name()),
+            embedder: None,
+            analyzer: analyzer_spec("en"),
+            context: ContextSpec::default(),
+        };
         let ingestor = Ingestor::new(IngestParts {
             store: store.clone(),
             progress: progress.clone(),
             compute: compute.clone(),
             parser: Arc::new(Parser::new(ParseSettings::default(), WorkerCommand::current_program().unwrap())),
-            embedder: None,
+            embedders: Embedders::default(),
             counters: vec![counter],
             profile,
+            contexts: None,
             settings: IngestSettings::default(),
         });
         let searcher = Searcher::new(SearchParts {
@@ -154,14 +162,22 @@ impl Rooms {
             indexes: indexes.clone(),
             progress: progress.clone(),
             compute: compute.clone(),
-            embedder: None,
-            query_cache: None,
+            embedders: Embedders::default(),
+            query_caches: Vec::new(),
             reranker: None,
+            shadow: None,
             settings: SearchSettings::default(),
         });
         let settings = IndexerSettings { commit_interval_ms: 10, ..IndexerSettings::default() };
-        let indexer = Indexer::start(IndexerParts { log: store.clone(), indexes, compute, progress, settings });
-        Self { ingestor: Arc::new(ingestor), searcher: Arc::new(searcher), indexer }
+        let purger = IndexPurger {
+            log: store.clone(),
+            indexes: indexes.clone(),
+            progress: progress.clone(),
+            generations: store.clone(),
+        };
+        let indexer =
+            Indexer::start(IndexerParts { log: store.clone(), indexes: indexes.clone(), compute, progress, settings });
+        Self { ingestor: Arc::new(ingestor), searcher: Arc::new(searcher), indexer, indexes, purger }
     }
 }
 
@@ -190,15 +206,24 @@ impl World {
         let directory = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&directory.path().join("plumb.db"), StoreSettings::default()).await;
         let store = Arc::new(store.unwrap());
-        let Rooms { ingestor, searcher, indexer } = Rooms::open(directory.path(), &store);
+        let Rooms { ingestor, searcher, indexer, indexes, purger } = Rooms::open(directory.path(), &store);
         let defaults = SearchDefaults::new(SearchSettings::default());
+        let prompts = Arc::new(ArcSwap::from_pointee(PromptBook::new(PROMPTS).unwrap()));
         let answerer = Arc::new(Answerer::new(AnswererParts {
             searcher: searcher.clone(),
             defaults: defaults.clone(),
             gateway: gateway.clone(),
             embedder: None,
             settings: AnswerSettings::default(),
-            prompts: Arc::new(ArcSwap::from_pointee(PromptBook::new(PROMPTS).unwrap())),
+            prompts: prompts.clone(),
+        }));
+        let tender = Arc::new(Tender::new(TenderParts {
+            ingestor: ingestor.clone(),
+            generations: store.clone(),
+            log: store.clone(),
+            indexes,
+            settings: GenerationSettings::default(),
+            clock: Arc::new(clock),
         }));
         let month = Duration::from_secs(30 * 86_400);
         let handlers = handlers(JobParts {
@@ -209,9 +234,15 @@ impl World {
             answerer,
             gateway,
             ingestor: ingestor.clone(),
+            generations: store.clone(),
+            tender,
+            prompts,
             ledger: store.clone(),
             tasks: store.clone(),
-            keep: Keep { traces: Some(month), tasks: Some(Duration::ZERO) },
+            erasure: store.clone(),
+            indexes: purger,
+            data_dir: directory.path().to_owned(),
+            keep: Keep { traces: Some(month), tasks: Some(Duration::ZERO), ..Keep::default() },
             settings,
         });
         let bell = Arc::new(Bell::default());
@@ -607,8 +638,12 @@ async fn work_of_the_process_itself_is_for_nobody_else() {
 
     assert!(matches!(public, Err(DeskError::UnknownKind { .. })));
     assert_eq!(output(&embedded), json!({"chunks": 0, "failed": []}));
-    assert_eq!(output(&retained), json!({"traces": 0, "tasks": 2}), "those that ended before it was asked for");
+    assert_eq!(
+        output(&retained),
+        json!({"traces": 0, "tasks": 2, "versions": 0}),
+        "those that ended before it was asked for"
+    );
     assert!(world.desk.task(&world.scope, ended.id, None).await.unwrap().is_none());
     let kinds: Vec<&str> = world.desk.kinds().into_iter().map(|kind| kind.as_str()).collect();
-    assert_eq!(kinds, ["ingest", "map", "pipeline"]);
+    assert_eq!(kinds, ["erase", "ingest", "map", "pipeline", "reindex"]);
 }

@@ -35,6 +35,9 @@ pub struct Fused {
     pub score: f64,
     pub lexical: Option<StageScore>,
     pub vector: Option<StageScore>,
+    /// Which of the generations that were searched it comes from, counted from 0; equal ids of two generations are two
+    /// candidates.
+    pub source: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -109,7 +112,7 @@ fn sum_by_chunk(mut shares: Vec<Share>) -> Vec<Fused> {
     let mut fused: Vec<Fused> = Vec::with_capacity(shares.len());
     for share in shares {
         if fused.last().is_none_or(|last| last.id != share.id) {
-            fused.push(Fused { id: share.id, score: 0.0, lexical: None, vector: None });
+            fused.push(Fused { id: share.id, score: 0.0, lexical: None, vector: None, source: 0 });
         }
         let last = fused.last_mut().expect("an entry was pushed if there was none");
         last.score += share.share;
@@ -122,7 +125,8 @@ fn sum_by_chunk(mut shares: Vec<Share>) -> Vec<Fused> {
     fused
 }
 
-fn better_first(a: &Fused, b: &Fused) -> Ordering {
+/// The order of candidates: by score, ties by id.
+pub(super) fn better_first(a: &Fused, b: &Fused) -> Ordering {
     b.score.total_cmp(&a.score).then(a.id.cmp(&b.id))
 }
 

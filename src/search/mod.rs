@@ -9,8 +9,10 @@ mod plan;
 mod present;
 mod report;
 mod rerank;
+mod rollout;
 mod searcher;
 mod settings;
+mod shadow;
 mod survivors;
 
 pub use error::SearchError;
@@ -18,3 +20,4 @@ pub use fusion::{ConvexFloor, Fused, fuse, min_max};
 pub use overrides::{DEFAULT_COLLECTION, FieldError, InvalidQuery, QueryOverrides, SearchDefaults};
 pub use searcher::{SearchParts, Searcher};
 pub use settings::{FusionSettings, RerankSettings, SearchLimits, SearchSettings};
+pub use shadow::{ShadowJobs, ShadowQueue, overlap, run_shadow_searches, shadow_queue};

@@ -30,7 +30,8 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn of(query: &Query, settings: &SearchSettings, taken_at: Instant) -> Self {
+    /// The plan of a search that was taken at `taken_at`, over so many generations.
+    pub(super) fn of(query: &Query, settings: &SearchSettings, (taken_at, generations): (Instant, usize)) -> Self {
         let limits = &settings.limits;
         let time =
             Duration::from_millis(query.deadline_ms.unwrap_or(limits.max_deadline_ms).min(limits.max_deadline_ms));
@@ -42,7 +43,8 @@ impl Plan {
         Self {
             depth: wanted.min(limits.max_candidate_depth),
             first_wanted: first,
-            first_read: first.saturating_add(READ_AHEAD),
+            // Each document is served from one generation, so of the candidates of several all others fall away.
+            first_read: first.saturating_mul(generations.max(1)).saturating_add(READ_AHEAD),
             work_until: taken_at + (time - reserve),
             until: taken_at + time,
         }
@@ -65,7 +67,7 @@ mod tests {
 
     fn plan(query: &Query) -> (Plan, Instant) {
         let now = Instant::now();
-        (Plan::of(query, &SearchSettings::default(), now), now)
+        (Plan::of(query, &SearchSettings::default(), (now, 1)), now)
     }
 
     #[test]
@@ -82,6 +84,13 @@ mod tests {
 
         assert_eq!((reranked.depth, reranked.first_read), (150, 152));
         assert_eq!((grouped.depth, grouped.first_read), (240, 62));
+    }
+
+    #[test]
+    fn over_two_generations_twice_as_much_is_read_and_no_leg_goes_deeper() {
+        let plan = Plan::of(&query(|_| {}), &SearchSettings::default(), (Instant::now(), 2));
+
+        assert_eq!((plan.depth, plan.first_wanted, plan.first_read), (100, 10, 22));
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Searcher {
         request: &Request<'_>,
         survivors: &[Survivor],
     ) -> Result<Vec<Vec<ByteSpan>>, &'static str> {
-        if survivors.is_empty() || request.input.text.trim().is_empty() {
+        if survivors.is_empty() || request.live().text.trim().is_empty() {
             return Ok(Vec::new());
         }
         if Instant::now() >= request.plan.until {
@@ -87,7 +87,7 @@ impl Searcher {
         let bytes: usize = survivors.iter().map(|survivor| survivor.hydrated.chunk.text.len()).sum();
         let marked = if bytes <= MARKED_AT_ONCE_BYTES {
             let texts: Vec<&str> = survivors.iter().map(|survivor| survivor.hydrated.chunk.text.as_str()).collect();
-            request.input.index.lexical.highlights(&request.input.text, &texts)
+            request.live().index.lexical.highlights(&request.live().text, &texts)
         } else {
             self.highlights_on_pool(request, survivors).await?
         };
@@ -103,7 +103,7 @@ impl Searcher {
     ) -> Result<Vec<Vec<Range<usize>>>, &'static str> {
         // The pool's work may outlive this request, so it gets texts of its own.
         let texts: Vec<String> = survivors.iter().map(|survivor| survivor.hydrated.chunk.text.clone()).collect();
-        let input = Arc::clone(&request.input);
+        let input = Arc::clone(request.live());
         let marking = self.compute.run(move || {
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
             input.index.lexical.highlights(&input.text, &texts)

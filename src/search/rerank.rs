@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::time::timeout_at;
 
 use crate::domain::{Degraded, StageScore};
-use crate::inference::{InferenceError, RerankPassage, RerankQuery, Reranker};
+use crate::inference::{EmbeddedBy, InferenceError, RerankPassage, RerankQuery, Reranker};
 
 use super::fusion::min_max;
 use super::report::{Report, ms_since};
@@ -56,7 +56,6 @@ impl Searcher {
     pub(super) async fn rerank_head(
         &self,
         request: &Request<'_>,
-        query_vector: Option<&[f32]>,
         survivors: &mut [Survivor],
         report: &mut Report,
     ) -> TailScale {
@@ -68,7 +67,7 @@ impl Searcher {
             report.degrade("rerank", "unavailable");
             return unchanged;
         };
-        if !reranker.reads(&request.input.text) {
+        if !reranker.reads(&request.live().text) {
             report.degrade("rerank", "script");
             return unchanged;
         }
@@ -84,7 +83,7 @@ impl Searcher {
             self.pace.fade();
             return unchanged;
         }
-        let scored = self.rerank_scores(reranker.as_ref(), request, query_vector, &mut survivors[..depth]).await;
+        let scored = self.rerank_scores((reranker.as_ref(), request), &mut survivors[..depth], report).await;
         report.timings.rerank_ms = ms_since(start);
         match scored {
             Ok(scores) => {
@@ -100,13 +99,15 @@ impl Searcher {
 
     async fn rerank_scores(
         &self,
-        reranker: &dyn Reranker,
-        request: &Request<'_>,
-        query_vector: Option<&[f32]>,
+        (reranker, request): (&dyn Reranker, &Request<'_>),
         head: &mut [Survivor],
+        report: &mut Report,
     ) -> Result<Vec<f32>, Degraded> {
         let until = request.plan.work_until;
-        let query = RerankQuery { text: request.query.text.clone(), vector: query_vector.map(<[f32]>::to_vec) };
+        let query = rerank_query(request, head);
+        if query.embedded_by == EmbeddedBy::Several {
+            report.degrade("rerank", "mixed_embedders");
+        }
         let passages: Vec<RerankPassage> = head.iter_mut().map(passage).collect();
         let scoring = reranker.rerank(request.scope, &query, &passages, Some(until));
         let degraded = |reason| Degraded { stage: "rerank", reason };
@@ -131,6 +132,19 @@ impl Searcher {
         );
         Err(degraded("failed"))
     }
+}
+
+/// The query with the vector that the head's embeddings can be compared with, if that is one.
+fn rerank_query(request: &Request<'_>, head: &[Survivor]) -> RerankQuery {
+    let of = |survivor: &Survivor| &request.inputs[survivor.fused.source];
+    let first = head.first().map_or(request.live(), of);
+    let are_alike = head.iter().all(|survivor| of(survivor).embedder() == first.embedder());
+    let (vector, embedded_by) = match first.embedder() {
+        _ if !are_alike => (None, EmbeddedBy::Several),
+        Some(spec) => (first.query_vector.get().map(|vector| vector.to_vec()), EmbeddedBy::One(spec.clone())),
+        None => (None, EmbeddedBy::Nobody),
+    };
+    RerankQuery { text: request.query.text.clone(), vector, embedded_by }
 }
 
 // The embedding is for the reranker alone, so it moves.
@@ -226,6 +240,7 @@ mod tests {
                     token_count: 1,
                     page: None,
                     metadata: None,
+                    context: None,
                 },
                 provenance: Provenance {
                     document_id: document_id.clone(),
@@ -254,7 +269,7 @@ mod tests {
                 updated_at: Timestamp(0),
                 embedding: None,
             },
-            fused: Fused { id, score, lexical: None, vector: None },
+            fused: Fused { id, score, lexical: None, vector: None, source: 0 },
             fused_rank: usize::from(n),
             reranked: None,
             score,

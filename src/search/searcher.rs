@@ -5,19 +5,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::join_all;
+use tokio::sync::OnceCell;
 use tracing::{Instrument, debug_span};
 
-use crate::domain::{Collection, Mode, Query, SearchResult, Sequence, TenantScope};
+use crate::domain::{EmbedderSpec, FusionMethod, Generation, Mode, Query, SearchResult, Sequence, TenantScope};
 use crate::index::{ComputePool, Generations, IndexProgress};
-use crate::inference::{Embedder, EmbeddingCache, Reranker};
-use crate::store::{CorpusStore, WithEmbeddings};
+use crate::inference::{Embedders, EmbeddingCache, Reranker};
+use crate::store::{CorpusStore, View, WithEmbeddings};
 
 use super::fusion::{Fused, fuse, single};
-use super::legs::{Index, LegInput, Retrieved};
+use super::legs::{LegInput, Retrieved};
 use super::plan::Plan;
 use super::present::Groups;
 use super::report::{Report, ms_since, record_outcome, search_span};
 use super::rerank::{Pace, TailScale};
+use super::rollout::merge;
+use super::shadow::ShadowQueue;
 use super::survivors::{Candidates, MOST_READ, Portion, Survivor};
 use super::{DEFAULT_COLLECTION, SearchError, SearchSettings};
 
@@ -27,11 +31,13 @@ pub struct SearchParts {
     pub indexes: Arc<Generations>,
     pub progress: Arc<IndexProgress>,
     pub compute: Arc<ComputePool>,
-    /// `None`: no model is at hand; hybrid searches are lexical and say so.
-    pub embedder: Option<Arc<dyn Embedder>>,
-    /// Of that embedder; `None`: every query is embedded anew.
-    pub query_cache: Option<Arc<EmbeddingCache>>,
+    /// None: hybrid searches are lexical and say so.
+    pub embedders: Embedders,
+    /// At most one for each of them; queries of an embedder without one are embedded anew each time.
+    pub query_caches: Vec<Arc<EmbeddingCache>>,
     pub reranker: Option<Arc<dyn Reranker>>,
+    /// Where searches wait that are also put to a generation in shadow; `None`: none are.
+    pub shadow: Option<ShadowQueue>,
     pub settings: SearchSettings,
 }
 
@@ -40,12 +46,13 @@ pub struct Searcher {
     pub(super) store: Arc<dyn CorpusStore>,
     pub(super) indexes: Arc<Generations>,
     pub(super) compute: Arc<ComputePool>,
-    pub(super) embedder: Option<Arc<dyn Embedder>>,
+    pub(super) embedders: Embedders,
     pub(super) reranker: Option<Arc<dyn Reranker>>,
     pub(super) settings: SearchSettings,
-    pub(super) query_cache: Option<Arc<EmbeddingCache>>,
     pub(super) pace: Pace,
+    query_caches: Vec<(EmbedderSpec, Arc<EmbeddingCache>)>,
     progress: Arc<IndexProgress>,
+    shadow: Option<ShadowQueue>,
 }
 
 /// One search as its stages see it.
@@ -53,23 +60,51 @@ pub(super) struct Request<'a> {
     pub scope: &'a TenantScope,
     pub query: &'a Query,
     pub plan: Plan,
-    pub input: Arc<LegInput>,
+    /// One for each generation that is searched, the live one first; never empty.
+    pub inputs: Vec<Arc<LegInput>>,
+    pub view: View,
     /// True if two legs were asked for, so that scores come from a fusion.
     pub is_fused: bool,
 }
 
+impl Request<'_> {
+    /// What the live generation is searched with, or the only one that is searched.
+    pub(super) fn live(&self) -> &Arc<LegInput> {
+        &self.inputs[0]
+    }
+}
+
+/// What a search goes through: one generation, or one and others that serve beside it.
+struct Field<'a> {
+    live: &'a Generation,
+    others: &'a [Generation],
+    view: View,
+}
+
+impl Field<'_> {
+    fn generations(&self) -> impl Iterator<Item = &Generation> {
+        std::iter::once(self.live).chain(self.others)
+    }
+}
+
 impl Searcher {
     pub fn new(parts: SearchParts) -> Self {
+        let cache_of = |spec: &EmbedderSpec| {
+            let fingerprint = spec.fingerprint();
+            let cache = parts.query_caches.iter().find(|cache| cache.embedder() == fingerprint)?;
+            Some((spec.clone(), Arc::clone(cache)))
+        };
         Self {
-            query_cache: parts.query_cache,
+            query_caches: parts.embedders.iter().filter_map(|embedder| cache_of(embedder.spec())).collect(),
             pace: Pace::default(),
             store: parts.store,
             indexes: parts.indexes,
             compute: parts.compute,
-            embedder: parts.embedder,
+            embedders: parts.embedders,
             reranker: parts.reranker,
             settings: parts.settings,
             progress: parts.progress,
+            shadow: parts.shadow,
         }
     }
 
@@ -79,6 +114,10 @@ impl Searcher {
     /// candidates may leave. A stage that was skipped or cut short is named in `degraded`; an error means that no
     /// leg could run. The default collection may be searched before anything was written to it, any other one
     /// not.
+    ///
+    /// While documents are served from several generations, all of them are searched and fused by ranks, whatever
+    /// fusion was asked for; each document's hits come from the one that serves it. Scores are then sums over the legs of
+    /// `weight / (rrf_k + rank)`, or `1 / (rrf_k + rank)` where one leg was asked for.
     pub async fn search(
         &self,
         scope: &TenantScope,
@@ -86,58 +125,124 @@ impl Searcher {
         taken_at: Instant,
     ) -> Result<SearchResult, SearchError> {
         let span = search_span(query);
-        let outcome = self.run(scope, query, taken_at).instrument(span.clone()).await;
+        let outcome = self.serve(scope, query, taken_at).instrument(span.clone()).await;
         record_outcome(&span, &outcome);
         outcome
     }
 
-    async fn run(&self, scope: &TenantScope, query: &Query, taken_at: Instant) -> Result<SearchResult, SearchError> {
+    /// The whole search in one generation, whichever serves: for shadow searches and reports.
+    ///
+    /// Documents that the generation does not hold are not found. `min_sequence` is not waited for, neighbours are those
+    /// of chunks that serve, and no metric of searches counts it.
+    pub async fn search_in(
+        &self,
+        scope: &TenantScope,
+        query: &Query,
+        generation: &Generation,
+        taken_at: Instant,
+    ) -> Result<SearchResult, SearchError> {
+        let field = Field { live: generation, others: &[], view: View::Of(generation.id) };
+        self.run(scope, query, (&field, taken_at)).await.map(|(result, _)| result)
+    }
+
+    async fn serve(&self, scope: &TenantScope, query: &Query, taken_at: Instant) -> Result<SearchResult, SearchError> {
         let reading = self.store.collection(scope, &query.collection).instrument(debug_span!("store.collection"));
         let Some(collection) = reading.await? else {
             return unknown(query, taken_at);
         };
-        let generation = collection.live.id;
-        let plan = Plan::of(query, &self.settings, taken_at);
+        let field = Field { live: &collection.live, others: &collection.also_serving, view: View::Serving };
         if query.min_sequence.is_some() {
-            self.wait_for_index(query, &collection, taken_at).instrument(debug_span!("search.wait_for_index")).await?;
+            self.wait_for_index(query, &field, taken_at).instrument(debug_span!("search.wait_for_index")).await?;
         }
-        let sequence = self.progress.visible_in(generation);
-        let index = self.index_of(&collection.live, plan.work_until).await?;
-        let request = request(scope, query, plan, (collection, index));
+        let (result, report) = self.run(scope, query, (&field, taken_at)).await?;
+        report.record(query.mode, taken_at.elapsed());
+        if let (Some(queue), Some((generation, share))) = (&self.shadow, &collection.shadow) {
+            queue.offer((scope, query), &result, (&collection.live, generation, *share));
+        }
+        Ok(result)
+    }
+
+    async fn run(
+        &self,
+        scope: &TenantScope,
+        query: &Query,
+        (field, taken_at): (&Field<'_>, Instant),
+    ) -> Result<(SearchResult, Report), SearchError> {
+        let plan = Plan::of(query, &self.settings, (taken_at, 1 + field.others.len()));
+        let sequence = self.visible_in(field);
         let mut report = Report::default();
-        if self.progress.is_behind(generation) {
+        let inputs = self.inputs(scope, query, (field, &plan), &mut report).await?;
+        let is_fused = query.mode == Mode::Hybrid;
+        let request = Request { scope, query, plan, inputs, view: field.view, is_fused };
+        if field.generations().any(|generation| self.progress.is_behind(generation.id)) {
             report.degrade("index", "catching_up");
         }
 
         let retrieved = self.retrieve(&request, &mut report).await?;
-        let query_vector = retrieved.query_vector.clone();
         let candidates = self.fuse(query, retrieved, &mut report);
-        let survivors = self.select(&request, candidates, query_vector.as_deref(), &mut report).await?;
+        let survivors = self.select(&request, candidates, &mut report).await?;
         let reading = Instant::now();
         let hits = self.present(&request, survivors, &mut report).instrument(debug_span!("search.present")).await?;
         report.timings.hydrate_ms += ms_since(reading);
-
-        report.record(query.mode, taken_at.elapsed());
-        Ok(SearchResult {
+        let result = SearchResult {
             mode: query.mode,
-            generation: Some(generation),
+            generation: Some(field.live.id),
             sequence,
             hits,
-            degraded: report.degraded,
+            degraded: report.degraded.clone(),
             timings: report.timings,
             took_ms: ms_since(taken_at),
-        })
+        };
+        Ok((result, report))
     }
 
-    async fn wait_for_index(
+    /// What each generation is searched with. One beside the live one whose index cannot be had is left out and named:
+    /// what it serves is missing, and the rest is not.
+    async fn inputs(
         &self,
+        scope: &TenantScope,
         query: &Query,
-        collection: &Collection,
-        taken_at: Instant,
-    ) -> Result<(), SearchError> {
+        (field, plan): (&Field<'_>, &Plan),
+        report: &mut Report,
+    ) -> Result<Vec<Arc<LegInput>>, SearchError> {
+        let index = self.index_of(field.live, plan.work_until).await?;
+        let mut inputs: Vec<Arc<LegInput>> = Vec::with_capacity(1 + field.others.len());
+        let input = |generation: &Generation, index, query_vector| LegInput {
+            generation: generation.clone(),
+            index,
+            text: query.text.clone(),
+            filter: query.filter.clone(),
+            visibility: scope.visibility.clone(),
+            depth: plan.depth,
+            exact: query.exact,
+            query_vector,
+        };
+        inputs.push(Arc::new(input(field.live, index, Arc::new(OnceCell::new()))));
+        let opening = field.others.iter().map(|generation| self.index_of(generation, plan.work_until));
+        for (generation, index) in field.others.iter().zip(join_all(opening).await) {
+            match index {
+                Ok(index) => {
+                    let embedder = &generation.profile.embedder;
+                    let alike = inputs.iter().find(|one| one.embedder() == embedder.as_ref());
+                    let vector = alike.map_or_else(Arc::default, |one| Arc::clone(&one.query_vector));
+                    inputs.push(Arc::new(input(generation, index, vector)));
+                }
+                Err(error) => report.degrade("index", error.reason()),
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// What searches see of every generation in the field.
+    fn visible_in(&self, field: &Field<'_>) -> Sequence {
+        let live = self.progress.visible_in(field.live.id);
+        field.others.iter().map(|generation| self.progress.visible_in(generation.id)).fold(live, Sequence::min)
+    }
+
+    async fn wait_for_index(&self, query: &Query, field: &Field<'_>, taken_at: Instant) -> Result<(), SearchError> {
         let Some(wanted) = query.min_sequence else { return Ok(()) };
         let retry_after_ms = self.settings.retry_after_ms;
-        let reached = self.progress.visible_in(collection.live.id);
+        let reached = self.visible_in(field);
         if wanted > self.progress.newest().max(reached) {
             // Nobody has written it, so waiting would only keep a place from others.
             return Err(SearchError::IndexLagging { wanted, reached, retry_after_ms });
@@ -145,22 +250,35 @@ impl Searcher {
         let limits = &self.settings.limits;
         let bound_ms = query.deadline_ms.unwrap_or(limits.max_deadline_ms).min(limits.max_index_wait_ms);
         let until = taken_at + Duration::from_millis(bound_ms);
-        let waited = self.progress.wait(Some(collection.live.id), wanted, until).await;
-        waited.map(|_| ()).map_err(|lagging| SearchError::IndexLagging {
-            wanted,
-            reached: lagging.reached,
-            retry_after_ms,
-        })
+        for generation in field.generations() {
+            let waited = self.progress.wait(Some(generation.id), wanted, until).await;
+            waited.map_err(|lagging| SearchError::IndexLagging { wanted, reached: lagging.reached, retry_after_ms })?;
+        }
+        Ok(())
     }
 
-    fn fuse(&self, query: &Query, retrieved: Retrieved, report: &mut Report) -> Vec<Fused> {
-        let _span =
-            debug_span!("search.fuse", lexical = retrieved.lexical.len(), vector = retrieved.vector.len()).entered();
+    /// The query vectors of this embedder that are kept.
+    pub(super) fn query_cache_of(&self, spec: &EmbedderSpec) -> Option<&EmbeddingCache> {
+        self.query_caches.iter().find(|(of, _)| of == spec).map(|(_, cache)| &**cache)
+    }
+
+    fn fuse(&self, query: &Query, retrieved: Vec<Retrieved>, report: &mut Report) -> Vec<Fused> {
+        let (lexical, vector) = retrieved
+            .iter()
+            .fold((0, 0), |(lexical, vector), one| (lexical + one.lexical().len(), vector + one.vector().len()));
+        let _span = debug_span!("search.fuse", lexical, vector).entered();
         let start = Instant::now();
-        let Retrieved { lexical, vector, .. } = retrieved;
-        let fused = match query.mode {
-            Mode::Hybrid => fuse(&lexical, &vector, &query.fusion, self.settings.fusion.convex_floor),
-            Mode::Lexical | Mode::Vector => single(&lexical, &vector),
+        let fused = match (retrieved.as_slice(), query.mode) {
+            ([one], Mode::Hybrid) => {
+                fuse(one.lexical(), one.vector(), &query.fusion, self.settings.fusion.convex_floor)
+            }
+            ([one], Mode::Lexical | Mode::Vector) => single(one.lexical(), one.vector()),
+            (several, mode) => {
+                if mode == Mode::Hybrid && query.fusion.method == FusionMethod::Convex {
+                    report.degrade("fusion", "rollout");
+                }
+                merge(several, query)
+            }
         };
         report.timings.fusion_ms = ms_since(start);
         fused
@@ -171,7 +289,6 @@ impl Searcher {
         &self,
         request: &Request<'_>,
         fused: Vec<Fused>,
-        query_vector: Option<&[f32]>,
         report: &mut Report,
     ) -> Result<Vec<Survivor>, SearchError> {
         let reranks = request.query.rerank.enabled && self.reranker.is_some();
@@ -183,7 +300,7 @@ impl Searcher {
         let mut survivors = hydrating.await?;
         let tail_scale = if request.query.rerank.enabled {
             let span = debug_span!("search.rerank", survivors = survivors.len());
-            self.rerank_head(request, query_vector, &mut survivors, report).instrument(span).await
+            self.rerank_head(request, &mut survivors, report).instrument(span).await
         } else {
             TailScale::default()
         };
@@ -206,24 +323,6 @@ impl Searcher {
             tail_scale.apply(&mut survivors);
         }
     }
-}
-
-fn request<'a>(
-    scope: &'a TenantScope,
-    query: &'a Query,
-    plan: Plan,
-    (collection, index): (Collection, Index),
-) -> Request<'a> {
-    let input = LegInput {
-        generation: collection.live,
-        index,
-        text: query.text.clone(),
-        filter: query.filter.clone(),
-        visibility: scope.visibility.clone(),
-        depth: plan.depth,
-        exact: query.exact,
-    };
-    Request { scope, query, plan, input: Arc::new(input), is_fused: query.mode == Mode::Hybrid }
 }
 
 /// Nothing was ever written: empty for the default collection, which every tenant has; else most likely a typo.

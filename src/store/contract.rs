@@ -46,12 +46,36 @@ pub enum DocumentWrite {
         collection: CollectionName,
         document: DocumentId,
     },
+    /// Adds the document's chunks in a generation that does not serve it, replacing those it has there. Nothing of the
+    /// generation that serves it changes.
+    Build(Box<BuildDocument>),
+    /// Serves the document from a generation in which it stands ready; the one that served it keeps it ready.
+    Serve {
+        collection: CollectionName,
+        document: DocumentId,
+        generation: GenerationId,
+    },
     /// Adds embeddings to live chunks that were stored while no embedder was at hand.
     Embed {
         collection: CollectionName,
         document: DocumentId,
         embeddings: Vec<(ChunkId, ContentHash, Vec<f16>)>,
     },
+}
+
+/// A document's chunks in another generation than the one that serves it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BuildDocument {
+    pub collection: CollectionName,
+    pub document: DocumentId,
+    pub generation: GenerationId,
+    /// The operation that brought the document into the state from which the chunks were made; a newer one makes this
+    /// write [`WriteOutcome::Outdated`].
+    pub seen: Sequence,
+    /// In order of position; spans of the live version's text.
+    pub chunks: Vec<EmbeddedChunk>,
+    /// What made the chunks; `None`: the generation's chunker.
+    pub chunker: Option<ChunkerSpec>,
 }
 
 /// What became of one [`DocumentWrite`].
@@ -71,6 +95,11 @@ pub enum WriteOutcome {
     Deleted {
         sequence: Sequence,
     },
+    /// A [`DocumentWrite::Serve`]: it is served from there, also if it was before.
+    Serves,
+    /// A [`DocumentWrite::Build`] of what the document was before; nothing was written.
+    Outdated,
+    /// No such document; for [`DocumentWrite::Serve`] also: it does not stand ready there.
     NotFound,
     Failed(StoreError),
 }
@@ -119,6 +148,15 @@ pub struct HydratedChunk {
 pub enum WithEmbeddings {
     Yes,
     No,
+}
+
+/// Which chunks a read takes for a document's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// Those of the generation that serves it.
+    Serving,
+    /// Those of this generation, serving or standing ready.
+    Of(GenerationId),
 }
 
 /// Documents, versions and chunks of tenants.
@@ -205,12 +243,13 @@ pub trait CorpusStore: Send + Sync {
     /// A live chunk by id, in whichever collection of the tenant.
     async fn chunk(&self, scope: &TenantScope, id: ChunkId) -> Result<Option<StoredChunk>, StoreError>;
 
-    /// The chunks among `ids` that may leave: of this tenant and collection, of a live version in a generation that
-    /// serves, and visible to the scope. In the order of `ids`; the others are left out.
+    /// The chunks among `ids` that may leave: of this tenant and collection, of a live version, in the generation that
+    /// `view` names for their document, and visible to the scope. In the order of `ids`; the others are left out. The
+    /// provenance tells the generation.
     async fn hydrate(
         &self,
         scope: &TenantScope,
-        collection: &CollectionName,
+        (collection, view): (&CollectionName, View),
         ids: &[ChunkId],
         embeddings: WithEmbeddings,
     ) -> Result<Vec<HydratedChunk>, StoreError>;
@@ -225,7 +264,7 @@ pub trait CorpusStore: Send + Sync {
         after: u32,
     ) -> Result<(Vec<Chunk>, Vec<Chunk>), StoreError>;
 
-    /// Up to `limit` live documents of the collection with a chunk that has no embedding though the generation's
+    /// Up to `limit` documents that the collection's live generation serves with a chunk that has no embedding though the
     /// profile names an embedder, with those chunks.
     async fn unembedded(
         &self,
@@ -264,6 +303,8 @@ pub struct IndexableChunk {
     pub text: String,
     pub heading_path: Vec<String>,
     pub metadata: Option<Metadata>,
+    /// What a model has written about it; looked up beside its words.
+    pub context: Option<String>,
     pub embedding: Option<Vec<f16>>,
 }
 
@@ -302,17 +343,18 @@ pub trait OperationLog: Send + Sync {
         limit: usize,
     ) -> Result<Vec<LogEntry>, StoreError>;
 
-    /// The present state of these documents for indexing; `None` where a document is gone. Present means now: it
-    /// may be newer than the log row that led here, which is harmless, since applying it is idempotent.
+    /// The present state of these documents in a generation, serving or standing ready, for indexing; `None` where a
+    /// document is not in it. Present means now: it may be newer than the log row that led here, which is harmless,
+    /// since applying it is idempotent.
     async fn indexable(
         &self,
         tenant: &TenantId,
-        collection: &CollectionName,
+        (collection, generation): (&CollectionName, GenerationId),
         documents: &[DocumentId],
         embeddings: WithEmbeddings,
     ) -> Result<Vec<Option<IndexableDocument>>, StoreError>;
 
-    /// How many live documents and live chunks a generation has: what its indexes must hold.
+    /// How many documents and chunks a generation holds, serving or standing ready: what its indexes must hold.
     async fn live_counts(&self, generation: GenerationId) -> Result<LiveCounts, StoreError>;
 
     /// Every generation that is not retired.

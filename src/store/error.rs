@@ -31,6 +31,16 @@ pub enum StoreError {
     TooManyTasks { limit: usize },
     #[error("task {task} has not ended")]
     NotEnded { task: crate::domain::TaskId },
+    #[error("there is no collection {name}")]
+    NoCollection { name: String },
+    #[error("the collection's live generation has this profile already")]
+    AlreadyLive,
+    #[error("the collection has generation {other} under way already; promote or retire it first")]
+    AlreadyBuilding { other: crate::domain::GenerationId },
+    #[error("the generation is {state}")]
+    WrongState { state: &'static str },
+    #[error("{documents} documents are served from the generation")]
+    StillServing { documents: u64 },
     #[error("the store is closed")]
     Closed,
     #[error("{what} is not a valid page cursor")]
@@ -49,14 +59,22 @@ impl StoreError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Full(_) => ErrorKind::StorageFull,
-            Self::Poisoned | Self::Closed | Self::Overloaded { .. } | Self::Locked { .. } => ErrorKind::Unavailable,
+            // Another generation has become live since it was prepared: sent again it is prepared for that one.
+            Self::NotLive { .. } | Self::Poisoned | Self::Closed | Self::Overloaded { .. } | Self::Locked { .. } => {
+                ErrorKind::Unavailable
+            }
             Self::Corrupt { .. } => ErrorKind::Corrupt,
-            Self::LeaseLost { .. } | Self::NotEnded { .. } => ErrorKind::Conflict,
+            Self::LeaseLost { .. }
+            | Self::NotEnded { .. }
+            | Self::AlreadyLive
+            | Self::AlreadyBuilding { .. }
+            | Self::WrongState { .. }
+            | Self::StillServing { .. } => ErrorKind::Conflict,
+            Self::NoCollection { .. } => ErrorKind::NotFound,
             Self::TooManyTasks { .. } => ErrorKind::RateLimited,
             Self::InvalidCursor { .. } | Self::TooManyCollections { .. } => ErrorKind::Unprocessable,
             Self::TooNew { .. }
             | Self::SpanMismatch { .. }
-            | Self::NotLive { .. }
             | Self::DimensionMismatch { .. }
             | Self::Sql(_)
             | Self::Io { .. } => ErrorKind::Internal,

@@ -8,25 +8,26 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use plumb::domain::{
-    CollectionName, Document, DocumentId, EmbedderSpec, Metadata, Principal, Profile, Query, SearchResult, Sequence,
-    TenantId, TenantScope, Visibility,
+    CollectionName, ContextSpec, Document, DocumentId, EmbedderSpec, Metadata, Principal, Profile, Query, SearchResult,
+    Sequence, TenantId, TenantScope, Visibility,
 };
 use plumb::index::{
     ComputePool, Generations, IndexProgress, LexicalIndex, LexicalSettings, TantivyIndex, VectorSettings, analyzer_spec,
 };
 use plumb::inference::{
-    Embedder, EmbeddingCache, InferenceError, InputKind, RerankPassage, RerankQuery, Reranker, TokenCounter,
+    Embedder, Embedders, EmbeddingCache, InferenceError, InputKind, RerankPassage, RerankQuery, Reranker, TokenCounter,
 };
 use plumb::ingest::{
     IncomingBody, IncomingDocument, Indexer, IndexerParts, IndexerSettings, IngestOutcome, IngestParts, IngestSettings,
     Ingestor,
 };
 use plumb::parse::{ParseSettings, Parser, WorkerCommand};
-use plumb::search::{QueryOverrides, SearchDefaults, SearchError, SearchParts, SearchSettings, Searcher};
+use plumb::search::{QueryOverrides, SearchDefaults, SearchError, SearchParts, SearchSettings, Searcher, ShadowQueue};
 use plumb::store::{CorpusStore, OperationLog, SqliteStore, StoreSettings};
 use plumb::text::{ChunkingSettings, chunker_spec};
 
 pub const DIMENSIONS: usize = 64;
+const QUERIES_KEPT: usize = 64;
 /// Far longer than anything here takes on a busy machine; only a hang reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -163,6 +164,9 @@ impl Reranker for SilentReranker {
 /// What a bed is made with.
 pub struct Making {
     pub embedder: Option<Arc<HashingEmbedder>>,
+    /// For searching in generations that others have made.
+    pub other_embedders: Vec<Arc<HashingEmbedder>>,
+    pub shadow: Option<ShadowQueue>,
     pub reranker: Option<Arc<dyn Reranker>>,
     /// The embedder that new collections name, also while none is at hand.
     pub profile_embedder: Option<EmbedderSpec>,
@@ -182,6 +186,8 @@ impl Default for Making {
         Self {
             profile_embedder: Some(embedder.spec().clone()),
             embedder: Some(embedder),
+            other_embedders: Vec::new(),
+            shadow: None,
             reranker: None,
             ingest: IngestSettings::default(),
             search,
@@ -206,6 +212,14 @@ pub struct Bed {
     defaults: SearchDefaults,
 }
 
+fn open_indexes(dir: &Path) -> Arc<Generations> {
+    let open_lexical = |path: &Path, profile: &Profile| {
+        let index = TantivyIndex::open(path, &LexicalSettings::default(), &profile.analyzer)?;
+        Ok(Arc::new(index) as Arc<dyn LexicalIndex>)
+    };
+    Arc::new(Generations::open(dir, VectorSettings::default(), Box::new(open_lexical)).unwrap())
+}
+
 impl Bed {
     pub async fn open(dir: &Path) -> Self {
         Self::with(dir, Making::default()).await
@@ -214,13 +228,7 @@ impl Bed {
     pub async fn with(dir: &Path, making: Making) -> Self {
         let store = Arc::new(SqliteStore::open(&dir.join("plumb.db"), making.store.clone()).await.unwrap());
         let compute = Arc::new(ComputePool::new(2, making.compute_limit).unwrap());
-        let open_lexical = |path: &Path, profile: &Profile| {
-            let index = TantivyIndex::open(path, &LexicalSettings::default(), &profile.analyzer)?;
-            Ok(Arc::new(index) as Arc<dyn LexicalIndex>)
-        };
-        let index_dir = dir.join("index");
-        let indexes = Generations::open(&index_dir, VectorSettings::default(), Box::new(open_lexical)).unwrap();
-        let indexes = Arc::new(indexes);
+        let indexes = open_indexes(&dir.join("index"));
         let progress = Arc::new(IndexProgress::default());
         progress.announce(store.last_sequence().await.unwrap());
         let counter: Arc<dyn TokenCounter> = Arc::new(Words);
@@ -235,17 +243,21 @@ impl Bed {
             chunker: chunker_spec(&chunking, counter.name()),
             embedder: making.profile_embedder,
             analyzer: analyzer_spec("en"),
+            context: ContextSpec::default(),
         };
         let embedder = making.embedder.clone().map(|embedder| embedder as Arc<dyn Embedder>);
         let corpus: Arc<dyn CorpusStore> = store.clone();
+        let others = making.other_embedders.into_iter().map(|embedder| embedder as Arc<dyn Embedder>);
+        let embedders = Embedders::new(embedder.into_iter().chain(others).collect());
         let ingestor = Ingestor::new(IngestParts {
             store: corpus.clone(),
             progress: progress.clone(),
             compute: compute.clone(),
             parser: Arc::new(Parser::new(ParseSettings::default(), no_worker())),
-            embedder: embedder.clone(),
+            embedders: embedders.clone(),
             counters: vec![counter],
             profile,
+            contexts: None,
             settings: making.ingest,
         });
         let searcher = Searcher::new(SearchParts {
@@ -253,9 +265,10 @@ impl Bed {
             indexes: indexes.clone(),
             progress: progress.clone(),
             compute: compute.clone(),
-            query_cache: embedder.as_ref().map(|one| Arc::new(EmbeddingCache::new(one.spec().fingerprint(), 64))),
-            embedder,
+            query_caches: embedders.iter().map(query_cache).collect(),
+            embedders,
             reranker: making.reranker,
+            shadow: making.shadow,
             settings: making.search.clone(),
         });
         let mut bed = Self {
@@ -348,6 +361,10 @@ impl Bed {
         let principals = principals.iter().map(|one| Principal::new(one).unwrap()).collect();
         TenantScope { visibility: Visibility::Principals(principals), ..self.scope.clone() }
     }
+}
+
+fn query_cache(embedder: &Arc<dyn Embedder>) -> Arc<EmbeddingCache> {
+    Arc::new(EmbeddingCache::new(embedder.spec().fingerprint(), QUERIES_KEPT))
 }
 
 /// No test here needs a parser process.

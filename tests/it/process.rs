@@ -101,6 +101,10 @@ impl Client {
         answered(request.header("content-type", "application/json").header("prefer", "respond-async")).await
     }
 
+    pub async fn delete(&self, path: &str) -> (u16, Value) {
+        answered(self.http.delete(format!("{}{path}", self.url))).await
+    }
+
     pub async fn get(&self, path: &str) -> (u16, Value) {
         answered(self.http.get(format!("{}{path}", self.url))).await
     }

@@ -7,5 +7,5 @@ mod run;
 mod show;
 mod watch;
 
-pub use args::TasksArguments;
+pub use args::{SubmitArguments, TasksArguments, TasksCommand};
 pub use run::run;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -21,11 +21,11 @@ use crate::http::openapi::Problems;
 use crate::http::params::Params;
 use crate::http::problem::{FieldError, Problem, ProblemKind};
 use crate::http::state::AppState;
-use crate::http::wire::{DeletedBody, DocumentInput, DocumentsInput, IngestBody, IngestedBody, metadata_of};
+use crate::http::wire::{DocumentInput, DocumentsInput, IngestBody, IngestedBody, metadata_of};
 use crate::http::{forms, later, ndjson};
 use crate::ingest::{IncomingBody, IncomingDocument};
 
-use super::documents::{Wanted, document_id};
+use super::documents::document_id;
 use super::search::collection_param;
 
 const NDJSON: [&str; 3] = ["application/x-ndjson", "application/ndjson", "application/jsonl"];
@@ -139,29 +139,6 @@ pub(in crate::http) async fn post_documents(
     };
     let reached = reached(&app, &scope, answer.sequence, wait).await;
     Ok((status(reached), Json(answer)).into_response())
-}
-
-/// Delete a document
-///
-/// Removes a document with all its versions from sight. It holds from the next response on.
-#[utoipa::path(delete, path = "/documents/{document_id}", tag = "documents",
-    params(
-        ("document_id" = String, Path, description = "Percent-encoded, slashes too"),
-        ("collection" = Option<String>, Query, description = "`default` if left out"),
-    ),
-    responses((status = 200, description = "It is gone", body = DeletedBody), Problems),
-    security(("key" = [])))]
-pub(in crate::http) async fn delete_document(
-    State(app): State<AppState>,
-    call: Call,
-    Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Result<Json<DeletedBody>, Problem> {
-    let (wanted, params) = Wanted::read(&app, &id, query.as_deref())?;
-    params.finish()?;
-    let removed = app.services.ingest.delete(&call.caller.scope(), &wanted.collection, &wanted.document).await?;
-    let sequence = removed.ok_or_else(|| Problem::not_found("document"))?;
-    Ok(Json(DeletedBody { trace_id: call.trace().to_string(), task_id: None, sequence: sequence.0 }))
 }
 
 /// All documents of a batch, or the faults of all that are none: a task is not begun on half of what was asked.

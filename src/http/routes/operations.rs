@@ -13,7 +13,9 @@ use crate::http::ports::Severity;
 use crate::http::problem::Problem;
 use crate::http::state::AppState;
 use crate::http::trace::{OwnBody, RequestContext};
-use crate::http::wire::{LimitsBody, ReadyBody, VersionInfoBody};
+use crate::http::wire::{
+    LimitsBody, MAX_CASE_ID_BYTES, MAX_CASES_AT_ONCE, MAX_GRADE, MAX_RELEVANT_DOCUMENTS, ReadyBody, VersionInfoBody,
+};
 use crate::tasks::TaskSettings;
 
 /// Alive
@@ -68,10 +70,18 @@ pub(in crate::http) async fn limits(
     State(app): State<AppState>,
     Extension(context): Extension<RequestContext>,
 ) -> Json<LimitsBody> {
-    let own = app.settings.limits().into_iter().chain(task_limits(app.services.tasks.settings()));
+    let own = app.settings.limits().into_iter().chain(task_limits(app.services.tasks.settings())).chain(CASE_LIMITS);
     let limits: BTreeMap<_, _> = own.chain(app.services.search.limits()).chain(app.services.ingest.limits()).collect();
     Json(LimitsBody { trace_id: context.trace.to_string(), limits })
 }
+
+/// What labelled queries may be, under names that no other room has.
+const CASE_LIMITS: [(&str, u64); 4] = [
+    ("max_cases_at_once", MAX_CASES_AT_ONCE as u64),
+    ("max_case_id_bytes", MAX_CASE_ID_BYTES as u64),
+    ("max_relevant_documents", MAX_RELEVANT_DOCUMENTS as u64),
+    ("max_grade", MAX_GRADE as u64),
+];
 
 /// What the settings say of tasks, under names that no other room has.
 fn task_limits(settings: &TaskSettings) -> [(&'static str, u64); 8] {

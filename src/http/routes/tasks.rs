@@ -215,7 +215,12 @@ fn status_param(params: &mut Params) -> Option<TaskStatus> {
 }
 
 /// The run once it has ended, or as it is after `limit` or when the server stops.
-async fn ended(app: &AppState, scope: &TenantScope, mut task: Task, limit: Duration) -> Result<Task, Problem> {
+pub(super) async fn ended(
+    app: &AppState,
+    scope: &TenantScope,
+    mut task: Task,
+    limit: Duration,
+) -> Result<Task, Problem> {
     let until = Instant::now() + limit;
     let mut looks = Looks::new(&app.services.tasks, WAIT_GAP);
     while !limit.is_zero() && !task.status.is_ended() {

@@ -11,7 +11,7 @@ use crate::http::{Severity, Shortfall};
 use super::world::{World, request};
 
 /// The routes of the contract.
-const ROUTES: [(&str, &[&str]); 34] = [
+const ROUTES: [(&str, &[&str]); 43] = [
     ("/", &["get"]),
     ("/admin/kill-switch", &["get", "post"]),
     ("/answer", &["post"]),
@@ -25,7 +25,16 @@ const ROUTES: [(&str, &[&str]); 34] = [
     ("/documents/{document_id}/chunks", &["get"]),
     ("/documents/{document_id}/content", &["get"]),
     ("/documents/{document_id}/versions", &["get"]),
+    ("/evals/cases", &["get", "put"]),
+    ("/evals/cases/{case_id}", &["delete"]),
     ("/failures", &["get"]),
+    ("/generations", &["get", "post"]),
+    ("/generations/{generation_id}", &["get"]),
+    ("/generations/{generation_id}/plan", &["put"]),
+    ("/generations/{generation_id}/promote", &["post"]),
+    ("/generations/{generation_id}/report", &["get"]),
+    ("/generations/{generation_id}/retire", &["post"]),
+    ("/generations/{generation_id}/rollback", &["post"]),
     ("/healthz", &["get"]),
     ("/limits", &["get"]),
     ("/metrics", &["get"]),
@@ -50,7 +59,12 @@ const ROUTES: [(&str, &[&str]); 34] = [
 
 fn filled_in(path: &str) -> String {
     let path = path.replace("{document_id}", "a").replace("{chunk_id}", "b").replace("{trace_id}", "c");
-    path.replace("{scope}", "d").replace("{call_id}", "e").replace("{task_id}", "f").replace("{step}", "g")
+    path.replace("{generation_id}", "i")
+        .replace("{scope}", "d")
+        .replace("{call_id}", "e")
+        .replace("{task_id}", "f")
+        .replace("{step}", "g")
+        .replace("{case_id}", "h")
 }
 
 fn description() -> Value {

@@ -3,8 +3,10 @@
 mod access;
 mod answering;
 mod bad_input;
+mod cases;
 mod contract;
 mod control_room;
+mod generations;
 mod ingesting;
 mod ledger;
 mod no_tasks;

@@ -16,7 +16,7 @@ use crate::http::{AnswerEvent, AnswerPort, AnswerRequest, Failure, IngestPort, S
 use crate::ingest::*;
 use crate::search::{InvalidQuery, QueryOverrides, SearchDefaults, SearchError, SearchSettings};
 use crate::store::{
-    CorpusStore, DocumentState, DocumentWrite, HydratedChunk, Page, StoreError, StoredChunk, WithEmbeddings,
+    CorpusStore, DocumentState, DocumentWrite, HydratedChunk, Page, StoreError, StoredChunk, View, WithEmbeddings,
     WriteOutcome,
 };
 
@@ -50,6 +50,7 @@ pub struct TestRooms {
     defaults: SearchDefaults,
     pub ledger: Arc<super::ledger::MemoryLedger>,
     pub controls: super::control_room::Controls,
+    pub generations: Arc<super::generations::OneGeneration>,
     pub shortfalls: Mutex<Vec<Shortfall>>,
     /// Set: searches wait for ever.
     pub stuck: AtomicBool,
@@ -64,6 +65,7 @@ impl TestRooms {
             defaults: SearchDefaults::new(SearchSettings::default()),
             ledger: Arc::default(),
             controls: super::control_room::Controls::default(),
+            generations: super::generations::desk(),
             shortfalls: Mutex::default(),
             stuck: AtomicBool::new(false),
             breaks_after: AtomicUsize::new(usize::MAX),
@@ -387,6 +389,7 @@ fn stored() -> StoredChunk {
             token_count: 4,
             page: None,
             metadata: None,
+            context: None,
         },
         provenance: provenance("docs/a.md"),
         previous: None,
@@ -419,7 +422,7 @@ impl CorpusStore for TestRooms {
             state: GenerationState::Live,
             created_at: Timestamp(0),
         };
-        Ok(Collection { name: name.clone(), live, created_at: Timestamp(0) })
+        Ok(Collection { name: name.clone(), live, also_serving: vec![], shadow: None, created_at: Timestamp(0) })
     }
 
     async fn collection(&self, _: &TenantScope, _: &CollectionName) -> Result<Option<Collection>, StoreError> {
@@ -432,6 +435,7 @@ impl CorpusStore for TestRooms {
             chunker: ChunkerSpec { name: "structure".to_owned(), version: 1, params: [].into() },
             embedder: None,
             analyzer: AnalyzerSpec { name: "words".to_owned(), version: 1, language: "en".to_owned() },
+            context: ContextSpec::default(),
         };
         Ok(vec![self.open_collection(scope, &CollectionName::new("default").unwrap(), &profile).await?])
     }
@@ -529,7 +533,7 @@ impl CorpusStore for TestRooms {
     async fn hydrate(
         &self,
         _: &TenantScope,
-        _: &CollectionName,
+        _: (&CollectionName, View),
         _: &[ChunkId],
         _: WithEmbeddings,
     ) -> Result<Vec<HydratedChunk>, StoreError> {

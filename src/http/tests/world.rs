@@ -90,12 +90,15 @@ pub fn services(rooms: &Arc<TestRooms>) -> Services {
     Services {
         store: rooms.clone(),
         ledger: rooms.ledger.clone(),
+        cases: Arc::new(super::cases::MemoryCases::default()),
         search: rooms.clone(),
         ingest: rooms.clone(),
         answer: rooms.clone(),
         status: rooms.clone(),
         control: rooms.clone(),
         tasks: super::no_tasks::desk(),
+        generations: rooms.generations.clone(),
+        reports: rooms.generations.clone(),
     }
 }
 

@@ -90,15 +90,6 @@ pub(in crate::http) struct ChunkBody {
     pub next: Option<String>,
 }
 
-/// A removal. It holds from the next response on.
-#[derive(Debug, Serialize, ToSchema)]
-pub(in crate::http) struct DeletedBody {
-    pub trace_id: String,
-    /// `null`: the work was done within the request.
-    pub task_id: Option<String>,
-    pub sequence: u64,
-}
-
 impl DocumentBody {
     /// With `trace`, it stands alone.
     pub(in crate::http) fn new(trace: Option<TraceId>, document: Document) -> Self {

@@ -2,8 +2,12 @@
 
 mod answer;
 mod budget;
+mod cases;
 mod collection;
 mod document;
+mod erasure;
+mod generation;
+mod generation_report;
 mod ingest;
 mod kill_switch;
 mod provenance;
@@ -19,8 +23,17 @@ pub(super) use answer::{
     AnswerBody, AnswerRequestBody, CitationBody, ClaimBody, DeltaBody, MessageBody, PromptBody, RoleBody, SourcesBody,
 };
 pub(super) use budget::{BudgetBody, BudgetInput, BudgetsBody, ResolveInput, own_scope};
+pub(super) use cases::{
+    CasesBody, CasesInput, CasesStoredBody, MAX_CASE_ID_BYTES, MAX_CASES_AT_ONCE, MAX_GRADE, MAX_RELEVANT_DOCUMENTS,
+    case_id_fault,
+};
 pub(super) use collection::CollectionsBody;
-pub(super) use document::{ChunkBody, ChunksBody, DeletedBody, DocumentBody, DocumentsBody, VersionsBody};
+pub(super) use document::{ChunkBody, ChunksBody, DocumentBody, DocumentsBody, VersionsBody};
+pub(super) use erasure::DeletedBody;
+pub(super) use generation::{
+    GenerationInput, GenerationsBody, OneGenerationBody, PlanInput, StartedBody, TransitionBody,
+};
+pub(super) use generation_report::ReportBody;
 pub(super) use ingest::{DocumentInput, DocumentsInput, IngestBody, IngestedBody, ItemStatus, metadata_of};
 pub(super) use kill_switch::{KillSwitchBody, KillSwitchInput};
 pub(super) use provenance::{ProvenanceBody, time};

@@ -111,6 +111,20 @@ impl TantivyIndex {
         self.refresh()
     }
 
+    /// See [`LexicalIndex::purge`].
+    pub fn purge(&self) -> Result<bool, IndexError> {
+        let mut writer = self.writer.lock();
+        if writer.has_buffered() {
+            return Ok(false);
+        }
+        writer.merge_removed()?;
+        self.refresh()?;
+        let seen = self.snapshot.load();
+        let is_merged = seen.total == seen.live;
+        drop(seen);
+        Ok(is_merged && writer.delete_unused_files()?)
+    }
+
     /// How many segments searches go through.
     pub fn segments(&self) -> usize {
         self.snapshot.load().segments.len()
@@ -201,6 +215,10 @@ impl LexicalIndex for TantivyIndex {
 
     fn compact(&self) -> Result<(), IndexError> {
         self.compact()
+    }
+
+    fn purge(&self) -> Result<bool, IndexError> {
+        self.purge()
     }
 }
 

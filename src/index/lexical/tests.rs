@@ -99,6 +99,34 @@ mod lifecycle {
     }
 
     #[test]
+    fn a_purged_index_has_only_files_that_never_held_what_was_removed() {
+        // Of so few, one that is removed does not make the engine write the segment anew by itself.
+        let (directory, index) = index_of(&["a white whale", "a ship", "an island", "a sail", "a storm"]);
+        let files = || -> BTreeSet<String> {
+            let names = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+            names.filter_map(|name| name.into_string().ok()).filter(|name| name.len() > 32).collect()
+        };
+        let before = files();
+        index.apply(vec![remove("0")]).unwrap();
+        assert!(!index.purge().unwrap(), "changes are buffered");
+        index.commit(Sequence(2)).unwrap();
+        index.compact().unwrap();
+        assert!(!files().is_disjoint(&before), "one segment alone is not written anew by compacting");
+
+        assert!(index.purge().unwrap());
+
+        assert!(files().is_disjoint(&before));
+        assert_eq!((index.live_chunks(), index.watermark(), index.segments()), (4, Sequence(2), 1));
+        assert_eq!(numbers(&index, "whale ship island", 5).len(), 2);
+        index.apply(["1", "2", "3", "4"].map(remove).into()).unwrap();
+        index.commit(Sequence(3)).unwrap();
+        assert!(index.purge().unwrap());
+        assert!(files().is_empty(), "{:?}", files());
+        drop(index);
+        assert_eq!(open(directory.path()).watermark(), Sequence(3));
+    }
+
+    #[test]
     fn what_is_applied_is_found_after_the_commit_and_not_before() {
         let directory = tempfile::tempdir().unwrap();
         let index = open(directory.path());

@@ -4,7 +4,7 @@
 //! writer that failed in any way is dropped, never rolled back; what it had buffered is replayed by the caller
 //! from the watermark.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -112,6 +112,39 @@ impl Writer {
         self.release()
     }
 
+    /// Writes each segment with removed chunks anew and waits for it.
+    pub(super) fn merge_removed(&mut self) -> Result<(), IndexError> {
+        self.release()?;
+        self.guarded(|writer| {
+            for segment in writer.index.searchable_segment_metas().map_err(IndexError::Lexical)? {
+                if segment.num_deleted_docs() > 0 {
+                    writer.engine()?.merge(&[segment.id()]).wait().map_err(IndexError::Lexical)?;
+                }
+            }
+            Ok(())
+        })?;
+        self.release()
+    }
+
+    /// Deletes the files that no segment has; false if somebody still reads some of them.
+    pub(super) fn delete_unused_files(&mut self) -> Result<bool, IndexError> {
+        let is_clean = self.guarded(|writer| {
+            let deleted = writer.engine()?.garbage_collect_files().wait().map_err(IndexError::Lexical)?;
+            let metas = writer.index.searchable_segment_metas().map_err(IndexError::Lexical)?;
+            let used: HashSet<String> = metas.iter().map(|segment| segment.id().uuid_string()).collect();
+            let is_used = |file: &String| segment_of(file).is_none_or(|segment| used.contains(segment));
+            Ok(deleted.failed_to_delete_files.is_empty() && writer.files()?.iter().all(is_used))
+        })?;
+        self.release()?;
+        Ok(is_clean)
+    }
+
+    fn files(&self) -> Result<Vec<String>, IndexError> {
+        let failed = |source| IndexError::Io { path: self.directory.display().to_string(), source };
+        let entries = std::fs::read_dir(&self.directory).map_err(failed)?;
+        entries.map(|entry| Ok(entry.map_err(failed)?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
     #[cfg(test)]
     pub(super) fn lose_what_is_buffered(&mut self) {
         self.engine = None;
@@ -216,6 +249,12 @@ impl Writer {
         catch_unwind(AssertUnwindSafe(|| work(self)))
             .unwrap_or_else(|_| Err(IndexError::Engine { detail: "the lexical writer panicked".to_owned() }))
     }
+}
+
+/// The segment that a file belongs to: its name begins with the segment's 32 digits.
+fn segment_of(file: &str) -> Option<&str> {
+    let stem = file.split('.').next()?;
+    (stem.len() == 32 && stem.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(stem)
 }
 
 /// Enough of a document's text to tell its language by.

@@ -92,4 +92,8 @@ impl VectorIndex for FlatIndex {
     fn maintain(&self) -> Result<bool, IndexError> {
         Ok(false)
     }
+
+    fn purge(&self) -> Result<bool, IndexError> {
+        Ok(true)
+    }
 }

@@ -43,6 +43,26 @@ impl SegmentedIndex {
         }
     }
 
+    /// Writes everything that holds removed vectors anew, one segment after the other; false if told to stop.
+    pub(super) fn rewrite_removed(&self) -> Result<bool, IndexError> {
+        let _alone = self.maintenance.lock();
+        self.persist(&mut self.writer.lock())?;
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            let snapshot = self.snapshot.load_full();
+            let wasted = |part: &&Part| shape(part).rows > part.live() || shape(part).gone.is_some_and(|gone| gone > 0);
+            let Some(part) = snapshot.parts.iter().filter(|part| part.file.is_some()).find(wasted) else {
+                return Ok(true);
+            };
+            let graph = if part.graph.is_some() { GraphWork::Build } else { GraphWork::None };
+            if !self.merge(&[part], graph, None)? {
+                return Ok(false);
+            }
+        }
+    }
+
     fn add_graph(&self, part: &Part) -> Result<bool, IndexError> {
         let Some(graph) = self.build(&part.image, None)? else { return Ok(false) };
         let mut writer = self.writer.lock();

@@ -25,6 +25,8 @@ mod model_tests;
 #[cfg(test)]
 mod damage_tests;
 #[cfg(test)]
+mod purge_tests;
+#[cfg(test)]
 mod test_data;
 
 pub use flat::FlatIndex;

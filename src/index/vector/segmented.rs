@@ -283,4 +283,8 @@ impl VectorIndex for SegmentedIndex {
     fn maintain(&self) -> Result<bool, IndexError> {
         self.do_next_work()
     }
+
+    fn purge(&self) -> Result<bool, IndexError> {
+        self.rewrite_removed()
+    }
 }

@@ -71,6 +71,7 @@ mod tests {
                 token_count: *token_count,
                 page: None,
                 metadata: None,
+                context: None,
             }
         };
         tokens.iter().enumerate().map(chunk).collect()

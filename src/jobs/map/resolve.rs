@@ -7,7 +7,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::domain::{Chunk, ChunkId, CollectionName, ContentHash, DocumentId, TenantScope};
 use crate::jobs::input::Faults;
-use crate::store::{CorpusStore, WithEmbeddings};
+use crate::store::{CorpusStore, View, WithEmbeddings};
 use crate::tasks::TaskError;
 
 use super::input::{MapRequest, Over, Part, PinnedDocument};
@@ -85,7 +85,8 @@ impl Resolver<'_> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let hydrated = self.store.hydrate(self.scope, self.collection, ids, WithEmbeddings::No).await?;
+        let hydrated =
+            self.store.hydrate(self.scope, (self.collection, View::Serving), ids, WithEmbeddings::No).await?;
         let known: HashSet<ChunkId> = hydrated.iter().map(|one| one.chunk.id).collect();
         for (index, id) in ids.iter().enumerate() {
             if !known.contains(id) {

@@ -1,7 +1,7 @@
 //! Promises about documents, versions and chunks.
 
 use crate::domain::{ByteSpan, ChunkId, ContentHash, GenerationId, GenerationState, Profile, Sequence};
-use crate::store::{DocumentWrite, StoreError, WithEmbeddings, WriteOutcome};
+use crate::store::{DocumentWrite, StoreError, View, WithEmbeddings, WriteOutcome};
 
 use super::fixture::{DIMENSIONS, Ingest, Subject, collection_name, document_id, profile, scope, vector, written};
 
@@ -70,7 +70,7 @@ pub(crate) async fn a_document_is_read_back_whole(store: Subject<'_>) {
         assert_eq!(store.corpus.chunk(&owner, ids[index]).await.unwrap().as_ref(), Some(stored));
     }
 
-    let hydrated = store.corpus.hydrate(&owner, c, &ids, WithEmbeddings::Yes).await.unwrap();
+    let hydrated = store.corpus.hydrate(&owner, (c, View::Serving), &ids, WithEmbeddings::Yes).await.unwrap();
     assert_eq!(hydrated.len(), 3);
     for (hit, expected) in hydrated.iter().zip(&put.chunks) {
         assert_eq!(hit.chunk, expected.chunk);
@@ -78,7 +78,7 @@ pub(crate) async fn a_document_is_read_back_whole(store: Subject<'_>) {
         assert_eq!(hit.embedding, expected.embedding);
         assert_eq!((hit.created_at, hit.updated_at), (document.created_at, document.updated_at));
     }
-    let bare = store.corpus.hydrate(&owner, c, &ids, WithEmbeddings::No).await.unwrap();
+    let bare = store.corpus.hydrate(&owner, (c, View::Serving), &ids, WithEmbeddings::No).await.unwrap();
     assert!(bare.iter().all(|hit| hit.embedding.is_none()));
 
     let states = store.corpus.states(&owner, c, &[document_id("x"), d.clone(), d.clone()]).await.unwrap();
@@ -132,7 +132,8 @@ pub(crate) async fn a_changed_title_embeds_again_under_the_same_version(store: S
     let ids = renamed.chunk_ids(&owner.tenant);
     let row = store.log.entries(None, Sequence(first), 9).await.unwrap().remove(0);
     assert_eq!((row.chunks_added, row.chunks_removed), (ids.clone(), vec![]));
-    let hits = store.corpus.hydrate(&owner, &renamed.collection, &ids, WithEmbeddings::Yes).await.unwrap();
+    let hits =
+        store.corpus.hydrate(&owner, (&renamed.collection, View::Serving), &ids, WithEmbeddings::Yes).await.unwrap();
     assert_eq!(hits[0].embedding, Some(vector(renamed.input_hash(&renamed.paragraphs[0]))));
 }
 
@@ -159,7 +160,7 @@ pub(crate) async fn changed_content_makes_a_version_and_keeps_the_old_one(store:
     assert_eq!(old[1].provenance.content_hash, ContentHash::of(first.text().as_bytes()));
     let gone = first.chunk_ids(&owner.tenant)[1];
     assert_eq!(store.corpus.chunk(&owner, gone).await.unwrap(), None, "only live chunks are found by id");
-    assert_eq!(store.corpus.hydrate(&owner, c, &[gone], WithEmbeddings::No).await.unwrap(), []);
+    assert_eq!(store.corpus.hydrate(&owner, (c, View::Serving), &[gone], WithEmbeddings::No).await.unwrap(), []);
 }
 
 pub(crate) async fn the_log_names_only_chunks_whose_vector_changed(store: Subject<'_>) {
@@ -195,9 +196,11 @@ pub(crate) async fn a_deleted_document_is_unknown_to_every_read(store: Subject<'
         assert_eq!(store.corpus.chunks(&owner, c, d, version).await.unwrap(), None);
     }
     assert_eq!(store.corpus.chunk(&owner, ids[0]).await.unwrap(), None);
-    assert_eq!(store.corpus.hydrate(&owner, c, &ids, WithEmbeddings::No).await.unwrap(), []);
+    assert_eq!(store.corpus.hydrate(&owner, (c, View::Serving), &ids, WithEmbeddings::No).await.unwrap(), []);
     assert_eq!(store.corpus.neighbours(&owner, ids[0], 1, 1).await.unwrap(), (vec![], vec![]));
-    let indexable = store.log.indexable(&owner.tenant, c, std::slice::from_ref(d), WithEmbeddings::No).await.unwrap();
+    let generation = store.open(&owner, "c").await.live.id;
+    let asked = std::slice::from_ref(d);
+    let indexable = store.log.indexable(&owner.tenant, (c, generation), asked, WithEmbeddings::No).await.unwrap();
     assert_eq!(indexable, [None]);
     let row = store.log.entries(None, Sequence(sequence), 9).await.unwrap().remove(0);
     assert_eq!((row.sequence, row.chunks_removed), (deleted, ids));
@@ -221,7 +224,11 @@ pub(crate) async fn a_document_that_comes_back_does_not_bring_its_past(store: Su
         assert_eq!(store.corpus.content(&owner, c, d, Some(old)).await.unwrap(), None);
         assert_eq!(store.corpus.chunks(&owner, c, d, Some(old)).await.unwrap(), None);
     }
-    let hits = store.corpus.hydrate(&owner, c, &ingest.chunk_ids(&owner.tenant), WithEmbeddings::No).await.unwrap();
+    let hits = store
+        .corpus
+        .hydrate(&owner, (c, View::Serving), &ingest.chunk_ids(&owner.tenant), WithEmbeddings::No)
+        .await
+        .unwrap();
     assert_eq!(hits.len(), 2);
 }
 
@@ -348,7 +355,8 @@ pub(crate) async fn embeddings_can_come_later(store: Subject<'_>) {
     let rows = store.log.entries(None, Sequence(sequence - 1), 9).await.unwrap();
     let added: Vec<&[ChunkId]> = rows.iter().map(|row| row.chunks_added.as_slice()).collect();
     assert_eq!(added, [&ids[1..2], &ids[0..1]]);
-    let hits = store.corpus.hydrate(&owner, &ingest.collection, &ids, WithEmbeddings::Yes).await.unwrap();
+    let hits =
+        store.corpus.hydrate(&owner, (&ingest.collection, View::Serving), &ids, WithEmbeddings::Yes).await.unwrap();
     assert!(hits.iter().all(|hit| hit.embedding.is_some()));
 }
 
@@ -379,7 +387,8 @@ pub(crate) async fn a_vector_of_the_callers_own_is_kept_apart(store: Subject<'_>
     store.write_one(&owner, DocumentWrite::Put(Box::new(other))).await;
 
     let ids = [first.chunk_ids(&owner.tenant)[0], second.chunk_ids(&owner.tenant)[0]];
-    let hits = store.corpus.hydrate(&owner, &collection.name, &ids, WithEmbeddings::Yes).await.unwrap();
+    let hits =
+        store.corpus.hydrate(&owner, (&collection.name, View::Serving), &ids, WithEmbeddings::Yes).await.unwrap();
     assert_eq!(hits[0].embedding, Some(vector(first.input_hash(&first.paragraphs[0]))));
     assert_eq!(hits[1].embedding, Some(own));
 }
@@ -436,7 +445,11 @@ pub(crate) async fn the_same_text_in_other_chunks_keeps_its_version(store: Subje
     let row = store.log.entries(None, Sequence(first), 9).await.unwrap().remove(0);
     assert_eq!(row.chunks_added, new.chunk_ids(&owner.tenant));
     assert_eq!(row.chunks_removed, old.chunk_ids(&owner.tenant));
-    let gone = store.corpus.hydrate(&owner, c, &old.chunk_ids(&owner.tenant), WithEmbeddings::No).await.unwrap();
+    let gone = store
+        .corpus
+        .hydrate(&owner, (c, View::Serving), &old.chunk_ids(&owner.tenant), WithEmbeddings::No)
+        .await
+        .unwrap();
     assert_eq!(gone, []);
 }
 
@@ -453,7 +466,7 @@ pub(crate) async fn any_text_is_read_back_as_it_was(store: Subject<'_>) {
     let (c, d) = (&ingest.collection, &ingest.document);
     assert_eq!(store.corpus.content(&owner, c, d, None).await.unwrap(), Some(ingest.text()));
     let ids = ingest.chunk_ids(&owner.tenant);
-    let hits = store.corpus.hydrate(&owner, c, &ids, WithEmbeddings::Yes).await.unwrap();
+    let hits = store.corpus.hydrate(&owner, (c, View::Serving), &ids, WithEmbeddings::Yes).await.unwrap();
     for (hit, expected) in hits.iter().zip(&put.chunks) {
         assert_eq!((&hit.chunk, &hit.embedding), (&expected.chunk, &expected.embedding));
         assert_eq!(hit.head, put.head);
@@ -473,7 +486,8 @@ pub(crate) async fn a_collection_without_embedder_waits_for_no_vectors(store: Su
     assert!(matches!(refused, WriteOutcome::Failed(StoreError::DimensionMismatch { expected: 0, .. })), "{refused:?}");
     assert_eq!(store.corpus.unembedded(&owner, &collection.name, 9).await.unwrap(), []);
     let ids = bare.chunk_ids(&owner.tenant);
-    let hits = store.corpus.hydrate(&owner, &collection.name, &ids, WithEmbeddings::Yes).await.unwrap();
+    let hits =
+        store.corpus.hydrate(&owner, (&collection.name, View::Serving), &ids, WithEmbeddings::Yes).await.unwrap();
     assert_eq!((hits.len(), hits[0].provenance.embedder.clone(), hits[0].embedding.clone()), (2, None, None));
 }
 
@@ -503,7 +517,7 @@ pub(crate) async fn a_long_text_is_read_in_any_place(store: Subject<'_>) {
     let (c, d) = (&ingest.collection, &ingest.document);
     assert_eq!(store.corpus.content(&owner, c, d, None).await.unwrap(), Some(ingest.text()));
     let ids = ingest.chunk_ids(&owner.tenant);
-    let hits = store.corpus.hydrate(&owner, c, &ids, WithEmbeddings::No).await.unwrap();
+    let hits = store.corpus.hydrate(&owner, (c, View::Serving), &ids, WithEmbeddings::No).await.unwrap();
     let texts: Vec<&String> = hits.iter().map(|hit| &hit.chunk.text).collect();
     assert_eq!(texts, ingest.paragraphs.iter().collect::<Vec<_>>());
 }
@@ -540,13 +554,17 @@ pub(crate) async fn hydration_keeps_the_order_asked_for(store: Subject<'_>) {
     let id = |ingest: &Ingest, index: usize| ingest.chunk_ids(&owner.tenant)[index];
     let asked = [id(&b, 0), ChunkId([9; 16]), id(&a, 1), id(&elsewhere, 0), id(&a, 0), id(&b, 0)];
 
-    let hits = store.corpus.hydrate(&owner, &collection_name("c"), &asked, WithEmbeddings::No).await.unwrap();
+    let hits =
+        store.corpus.hydrate(&owner, (&collection_name("c"), View::Serving), &asked, WithEmbeddings::No).await.unwrap();
 
     let found: Vec<ChunkId> = hits.iter().map(|hit| hit.chunk.id).collect();
     assert_eq!(found, [id(&b, 0), id(&a, 1), id(&a, 0), id(&b, 0)]);
-    assert_eq!(store.corpus.hydrate(&owner, &collection_name("c"), &[], WithEmbeddings::No).await.unwrap(), []);
+    assert_eq!(
+        store.corpus.hydrate(&owner, (&collection_name("c"), View::Serving), &[], WithEmbeddings::No).await.unwrap(),
+        []
+    );
     let unknown = collection_name("unknown");
-    assert_eq!(store.corpus.hydrate(&owner, &unknown, &asked, WithEmbeddings::No).await.unwrap(), []);
+    assert_eq!(store.corpus.hydrate(&owner, (&unknown, View::Serving), &asked, WithEmbeddings::No).await.unwrap(), []);
 }
 
 pub(crate) async fn neighbours_are_those_of_the_same_version(store: Subject<'_>) {

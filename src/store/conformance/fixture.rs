@@ -6,10 +6,13 @@ use half::f16;
 
 use crate::domain::{
     AnalyzerSpec, ByteSpan, Chunk, ChunkId, ChunkOwner, ChunkerSpec, Collection, CollectionName, ContentHash,
-    DocumentHead, DocumentId, EmbeddedChunk, EmbedderSpec, Heading, Metadata, Outline, Principal, Profile, TenantId,
-    TenantScope, Visibility,
+    ContextSpec, DocumentHead, DocumentId, EmbeddedChunk, EmbedderSpec, GenerationId, Heading, Metadata, Outline,
+    Principal, Profile, Sequence, TenantId, TenantScope, Visibility,
 };
-use crate::store::{CorpusStore, DocumentWrite, Ledger, OperationLog, PutDocument, TaskQueue, TaskStore, WriteOutcome};
+use crate::store::{
+    BuildDocument, CaseStore, CorpusStore, DocumentWrite, Erasure, GenerationStore, Ledger, OperationLog, PutDocument,
+    TaskQueue, TaskStore, WriteOutcome,
+};
 
 pub(crate) const DIMENSIONS: usize = 4;
 
@@ -21,6 +24,9 @@ pub(crate) struct Subject<'a> {
     pub ledger: &'a dyn Ledger,
     pub tasks: &'a dyn TaskStore,
     pub queue: &'a dyn TaskQueue,
+    pub generations: &'a dyn GenerationStore,
+    pub cases: &'a dyn CaseStore,
+    pub erasure: &'a dyn Erasure,
 }
 
 pub(crate) fn scope(tenant: &str) -> TenantScope {
@@ -46,6 +52,7 @@ pub(crate) fn profile() -> Profile {
         chunker: ChunkerSpec { name: "paragraphs".into(), version: 1, params: [("max".into(), "9".into())].into() },
         embedder: Some(EmbedderSpec { name: "test".into(), revision: "1".into(), dimensions: DIMENSIONS }),
         analyzer: AnalyzerSpec { name: "plain".into(), version: 1, language: "en".into() },
+        context: ContextSpec::default(),
     }
 }
 
@@ -145,6 +152,7 @@ impl Ingest {
                 token_count: text.len() as u32 / 4,
                 page: (ordinal > 0).then_some(ordinal as u32),
                 metadata: None,
+                context: None,
             };
             let input_hash = self.input_hash(text);
             let embedding = (self.embedded == Embedded::Yes).then(|| vector(input_hash));
@@ -177,9 +185,33 @@ impl Ingest {
     }
 }
 
+/// What is embedded for a paragraph in a generation that is built beside the live one.
+pub(crate) fn input_in(generation: GenerationId, text: &str) -> ContentHash {
+    ContentHash::of(format!("{generation}\n{text}").as_bytes())
+}
+
 /// A vector that follows from what was embedded.
 pub(crate) fn vector(input: ContentHash) -> Vec<f16> {
     input.0[..DIMENSIONS].iter().map(|byte| f16::from_f32(f32::from(*byte) / 256.0)).collect()
+}
+
+impl Ingest {
+    /// The same chunks in another generation, with vectors of their own.
+    pub(crate) fn build(
+        &self,
+        scope: &TenantScope,
+        collection: &Collection,
+        generation: GenerationId,
+        seen: Sequence,
+    ) -> BuildDocument {
+        let PutDocument { mut chunks, .. } = self.put(scope, collection);
+        for item in &mut chunks {
+            item.input_hash = input_in(generation, &item.chunk.text);
+            item.embedding = Some(vector(item.input_hash));
+        }
+        let (collection, document) = (self.collection.clone(), self.document.clone());
+        BuildDocument { collection, document, generation, seen, chunks, chunker: None }
+    }
 }
 
 impl Subject<'_> {

@@ -1,7 +1,7 @@
 //! Promises about who sees what.
 
 use crate::domain::ContentHash;
-use crate::store::{StoreError, WithEmbeddings, WriteOutcome};
+use crate::store::{StoreError, View, WithEmbeddings, WriteOutcome};
 
 use super::fixture::{Ingest, Subject, collection_name, document_id, profile, reader, scope, written};
 
@@ -16,15 +16,19 @@ pub(crate) async fn tenants_with_the_same_ids_do_not_meet(store: Subject<'_>) {
 
     let (c, d) = (collection_name("c"), document_id("d"));
     let ids = ours.chunk_ids(&acme.tenant);
-    assert_eq!(store.corpus.hydrate(&evil, &c, &ids, WithEmbeddings::Yes).await.unwrap(), []);
+    assert_eq!(store.corpus.hydrate(&evil, (&c, View::Serving), &ids, WithEmbeddings::Yes).await.unwrap(), []);
     assert_eq!(store.corpus.chunk(&evil, ids[0]).await.unwrap(), None);
     assert_eq!(store.corpus.neighbours(&evil, ids[0], 9, 9).await.unwrap(), (vec![], vec![]));
     assert_eq!(store.corpus.content(&evil, &c, &d, None).await.unwrap(), Some(theirs.text()));
     let input: ContentHash = ours.input_hash(&ours.paragraphs[0]);
     let embedder = profile().embedder.unwrap().fingerprint();
     assert!(store.corpus.known_embeddings(&evil, embedder, &[input]).await.unwrap().is_empty());
-    let indexable = store.log.indexable(&evil.tenant, &c, std::slice::from_ref(&d), WithEmbeddings::No).await.unwrap();
+    let (mine, other) = (store.open(&acme, "c").await.live.id, store.open(&evil, "c").await.live.id);
+    let asked = std::slice::from_ref(&d);
+    let indexable = store.log.indexable(&evil.tenant, (&c, other), asked, WithEmbeddings::No).await.unwrap();
     assert_eq!(indexable[0].as_ref().unwrap().chunks.len(), 1);
+    let foreign = store.log.indexable(&evil.tenant, (&c, mine), asked, WithEmbeddings::No).await.unwrap();
+    assert_eq!(foreign, [None], "a generation of another tenant holds nothing of this one");
     store.put(&acme, &Ingest::new("c", "e", &[4])).await;
     let cursor = store.corpus.documents(&acme, &c, None, 1).await.unwrap().next.unwrap();
     let refused = store.corpus.documents(&evil, &c, Some(&cursor), 1).await;
@@ -32,7 +36,7 @@ pub(crate) async fn tenants_with_the_same_ids_do_not_meet(store: Subject<'_>) {
 
     assert!(matches!(store.delete(&evil, "c", "d").await, WriteOutcome::Deleted { .. }));
 
-    assert_eq!(store.corpus.hydrate(&acme, &c, &ids, WithEmbeddings::No).await.unwrap().len(), 2);
+    assert_eq!(store.corpus.hydrate(&acme, (&c, View::Serving), &ids, WithEmbeddings::No).await.unwrap().len(), 2);
     assert!(matches!(store.delete(&evil, "c", "e").await, WriteOutcome::NotFound));
 }
 
@@ -52,7 +56,7 @@ pub(crate) async fn a_document_with_an_acl_is_hidden_from_others(store: Subject<
         assert_eq!(store.corpus.content(&who, c, d, Some(1)).await.unwrap().is_some(), sees);
         assert_eq!(store.corpus.chunks(&who, c, d, None).await.unwrap().is_some(), sees);
         assert_eq!(store.corpus.chunk(&who, id).await.unwrap().is_some(), sees);
-        let hits = store.corpus.hydrate(&who, c, &[id], WithEmbeddings::No).await.unwrap();
+        let hits = store.corpus.hydrate(&who, (c, View::Serving), &[id], WithEmbeddings::No).await.unwrap();
         assert_eq!(hits.len(), usize::from(sees));
         let (_, later) = store.corpus.neighbours(&who, id, 1, 1).await.unwrap();
         assert_eq!(later.len(), usize::from(sees));

@@ -1,7 +1,7 @@
 //! Promises about the operation log.
 
 use crate::domain::{GenerationId, Sequence};
-use crate::store::{LiveCounts, Operation, WithEmbeddings};
+use crate::store::{LiveCounts, Operation, View, WithEmbeddings};
 
 use super::fixture::{Ingest, Subject, collection_name, document_id, scope, vector, written};
 
@@ -62,7 +62,8 @@ pub(crate) async fn indexable_documents_are_complete(store: Subject<'_>) {
     let collection = store.open(&owner, "c").await;
     let asked = [document_id("bare"), document_id("x"), document_id("d")];
 
-    let found = store.log.indexable(&owner.tenant, &collection.name, &asked, WithEmbeddings::Yes).await.unwrap();
+    let place = (&collection.name, collection.live.id);
+    let found = store.log.indexable(&owner.tenant, place, &asked, WithEmbeddings::Yes).await.unwrap();
 
     assert_eq!(found.len(), 3);
     assert_eq!(found[1], None);
@@ -75,7 +76,7 @@ pub(crate) async fn indexable_documents_are_complete(store: Subject<'_>) {
         assert_eq!(chunk.heading_path, expected.chunk.heading_path);
         assert_eq!(chunk.embedding, Some(vector(expected.input_hash)));
     }
-    let without = store.log.indexable(&owner.tenant, &collection.name, &asked, WithEmbeddings::No).await.unwrap();
+    let without = store.log.indexable(&owner.tenant, place, &asked, WithEmbeddings::No).await.unwrap();
     assert!(without[2].as_ref().unwrap().chunks.iter().all(|chunk| chunk.embedding.is_none()));
 }
 
@@ -121,7 +122,7 @@ pub(crate) async fn indexed_at_is_when_the_index_reached_the_document(store: Sub
     assert_eq!(indexed_at(first.clone()).await, at_first, "the earliest mark counts");
     assert!(indexed_at(second.clone()).await >= at_first);
     let (c, ids) = (collection_name("c"), first.chunk_ids(&owner.tenant));
-    let hits = store.corpus.hydrate(&owner, &c, &ids, WithEmbeddings::No).await.unwrap();
+    let hits = store.corpus.hydrate(&owner, (&c, View::Serving), &ids, WithEmbeddings::No).await.unwrap();
     assert_eq!(hits[0].provenance.indexed_at, at_first);
     store.log.mark_indexed(GenerationId([1; 16]), Sequence(1)).await.unwrap();
 }

@@ -3,7 +3,10 @@
 //! `conformance!` makes a test of each promise for one implementation.
 
 mod corpus;
+mod erasure;
 mod fixture;
+mod generation_model;
+mod generations;
 mod isolation;
 mod ledger;
 mod log;
@@ -15,7 +18,8 @@ mod task_model;
 mod tasks;
 mod tasks_of_runners;
 
-pub(crate) use fixture::{Ingest, Subject, collection_name, paragraph, scope};
+pub(crate) use fixture::{Ingest, Subject, collection_name, paragraph, profile, scope};
+pub(crate) use generation_model::{moves, rollout};
 pub(crate) use ledger::{account, amount, call, request, reservation};
 pub(crate) use model::{replay, steps};
 pub(crate) use promises::conformance;
@@ -25,6 +29,8 @@ pub(crate) use task_model::{deeds, live};
 pub(crate) mod promise {
     //! Every promise under its name.
     pub(crate) use super::corpus::*;
+    pub(crate) use super::erasure::*;
+    pub(crate) use super::generations::*;
     pub(crate) use super::isolation::*;
     pub(crate) use super::ledger::*;
     pub(crate) use super::log::*;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use proptest::prelude::*;
 
 use crate::domain::{ChunkId, ContentHash, GenerationId, Sequence, TenantScope};
-use crate::store::{DocumentWrite, WithEmbeddings, WriteOutcome};
+use crate::store::{DocumentWrite, View, WithEmbeddings, WriteOutcome};
 
 use super::fixture::{Embedded, Ingest, Subject, scope, vector, written};
 
@@ -209,7 +209,7 @@ impl Model {
         let ever: Vec<ChunkId> = self.ever.iter().map(|(_, _, id)| *id).collect();
         let name = Ingest::new(COLLECTIONS[collection], "x", &[]).collection;
 
-        let hits = store.corpus.hydrate(&owner, &name, &ever, WithEmbeddings::Yes).await.unwrap();
+        let hits = store.corpus.hydrate(&owner, (&name, View::Serving), &ever, WithEmbeddings::Yes).await.unwrap();
 
         let found: BTreeMap<ChunkId, _> = hits.into_iter().map(|hit| (hit.chunk.id, hit)).collect();
         let mut expected = 0;

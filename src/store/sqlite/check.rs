@@ -12,6 +12,7 @@ use crate::domain::{ChunkId, ChunkOwner, ChunkerSpec, CollectionName, DocumentId
 use crate::store::StoreError;
 
 use super::backup::reader;
+use super::check_generations;
 use super::codec::{Columns, from_json, from_text};
 use super::open::must_be_current;
 
@@ -32,7 +33,7 @@ pub struct TruthReport {
 }
 
 impl TruthReport {
-    fn found(&mut self, what: String) {
+    pub(super) fn found(&mut self, what: String) {
         if self.findings.len() < MAX_FINDINGS {
             self.findings.push(what);
         }
@@ -58,7 +59,7 @@ pub async fn check_truth(path: &Path) -> Result<TruthReport, StoreError> {
         }
     }
     check_embeddings(&mut snapshot, &mut report).await?;
-    check_counts(&mut snapshot, &mut report).await?;
+    check_generations::check(&mut snapshot, &mut report).await?;
     check_task_counts(&mut snapshot, &mut report).await?;
     drop(snapshot);
     reader.close().await?;
@@ -207,28 +208,6 @@ async fn check_embeddings(reader: &mut SqliteConnection, report: &mut TruthRepor
         let mut columns = Columns::of(row);
         let (id, bytes, dimensions): (i64, i64, i64) = (columns.take()?, columns.take()?, columns.take()?);
         report.found(format!("embedding {id} has {bytes} bytes, its model makes {dimensions} dimensions"));
-    }
-    Ok(())
-}
-
-/// What a generation says it holds, and what it holds.
-async fn check_counts(reader: &mut SqliteConnection, report: &mut TruthReport) -> Result<(), StoreError> {
-    const SQL: &str = "SELECT c.name, g.live_documents, g.live_chunks, \
-        (SELECT COUNT(*) FROM documents AS d WHERE d.generation_id = g.id AND d.chunking_id IS NOT NULL), \
-        (SELECT COALESCE(SUM(d.chunk_count), 0) FROM documents AS d \
-            WHERE d.generation_id = g.id AND d.chunking_id IS NOT NULL) \
-        FROM generations AS g JOIN collections AS c ON c.id = g.collection_id WHERE g.state <> 'retired'";
-    for row in &sqlx::query(SQL).fetch_all(&mut *reader).await? {
-        let mut columns = Columns::of(row);
-        let collection: String = columns.take()?;
-        let told: (i64, i64) = (columns.take()?, columns.take()?);
-        let counted: (i64, i64) = (columns.take()?, columns.take()?);
-        if told != counted {
-            report.found(format!(
-                "collection {collection}: it says {} documents with {} chunks, and has {} with {}",
-                told.0, told.1, counted.0, counted.1
-            ));
-        }
     }
     Ok(())
 }

@@ -6,62 +6,115 @@ use serde_json::value::RawValue;
 use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteRow;
 
-use crate::domain::{Chunk, ChunkId, CollectionName, DocumentHead, DocumentId, Provenance, TenantId, TenantScope};
-use crate::store::{HydratedChunk, IndexableChunk, IndexableDocument, StoreError, StoredChunk, WithEmbeddings};
+use crate::domain::{
+    Chunk, ChunkId, CollectionName, DocumentHead, DocumentId, GenerationId, Provenance, TenantId, TenantScope,
+};
+use crate::store::{HydratedChunk, IndexableChunk, IndexableDocument, StoreError, StoredChunk, View, WithEmbeddings};
 
 use super::codec::{Columns, bytes_from_hex, damaged, from_json, hex_list, to_json, vector_from_bytes};
 use super::documents::{find_version, find_visible};
 use super::records::{
-    ChunkRecord, DocumentRecord, Generations, chunk_json, document_json, generation_of, read_document, take_chunk,
-    take_document,
+    ChunkRecord, DocumentRecord, Generations, chunk_json, document_json, generation_of, held_document_json,
+    read_document, take_chunk, take_document,
 };
 
-macro_rules! hydrate_from {
+// One row, however many chunks: each row more would be another hand-over between two threads.
+macro_rules! hydrate_sql {
+    ($vector:literal, [$($document:tt)*], [$($from:tt)*]) => {
+        concat!(
+            "SELECT json_group_array(json_array(j.key, ",
+            $vector,
+            ", ",
+            chunk_json!(),
+            ", ",
+            $($document)*,
+            "))",
+            $($from)*,
+            "WHERE t.name = $2 AND k.name = $3"
+        )
+    };
+}
+
+macro_rules! serving_chunks {
     () => {
         " FROM tenants t CROSS JOIN collections k ON k.tenant_id = t.id CROSS JOIN json_each($1) j \
          CROSS JOIN chunks c ON c.tenant_id = t.id AND c.chunk_id = unhex(j.value) AND c.live = 1 \
          CROSS JOIN documents d ON d.id = c.document_id AND d.collection_id = k.id \
-         AND d.chunking_id = c.chunking_id CROSS JOIN generations g ON g.id = d.generation_id AND g.state = 'live' \
+         AND d.chunking_id = c.chunking_id CROSS JOIN generations g ON g.id = d.generation_id \
+         AND g.state <> 'retired' CROSS JOIN segments s ON s.id = c.segment_id "
+    };
+}
+
+// A chunk id may stand ready in the generation and serve from another one: two chunks, of which the first is meant.
+macro_rules! held_chunks {
+    () => {
+        " FROM tenants t CROSS JOIN collections k ON k.tenant_id = t.id \
+         CROSS JOIN generations g ON g.public_id = $4 AND g.collection_id = k.id AND g.state <> 'retired' \
+         CROSS JOIN json_each($1) j CROSS JOIN chunks c ON c.id = COALESCE( \
+         (SELECT a.id FROM chunks a WHERE a.standby_of = g.id AND a.chunk_id = unhex(j.value)), \
+         (SELECT b.id FROM chunks b WHERE b.tenant_id = t.id AND b.chunk_id = unhex(j.value) AND b.live = 1)) \
+         CROSS JOIN documents d ON d.id = c.document_id AND d.collection_id = k.id AND d.chunking_id IS NOT NULL \
+         AND (c.standby_of = g.id OR d.generation_id = g.id) \
+         LEFT JOIN standbys y ON y.generation_id = g.id AND y.document_id = d.id \
          CROSS JOIN segments s ON s.id = c.segment_id "
     };
+}
+
+/// [`held_document_json`] of `generations g` and what stands ready there, `standbys y`, if it does not serve.
+macro_rules! standby_document_json {
+    () => {
+        held_document_json!(
+            "g.id",
+            "COALESCE(y.chunking_id, d.chunking_id)",
+            "COALESCE(y.chunk_count, d.chunk_count)",
+            "COALESCE(y.sequence, d.placed_by, d.sequence)"
+        )
+    };
+}
+
+fn hydrate_sql(view: View, embeddings: WithEmbeddings) -> &'static str {
+    macro_rules! vectors {
+        () => {
+            "LEFT JOIN embeddings e ON e.id = c.embedding_id "
+        };
+    }
+    match (view, embeddings) {
+        (View::Serving, WithEmbeddings::No) => hydrate_sql!("''", [document_json!()], [serving_chunks!()]),
+        (View::Serving, WithEmbeddings::Yes) => {
+            hydrate_sql!("hex(e.vector)", [document_json!()], [serving_chunks!(), vectors!()])
+        }
+        (View::Of(_), WithEmbeddings::No) => hydrate_sql!("''", [standby_document_json!()], [held_chunks!()]),
+        (View::Of(_), WithEmbeddings::Yes) => {
+            hydrate_sql!("hex(e.vector)", [standby_document_json!()], [held_chunks!(), vectors!()])
+        }
+    }
+}
+
+/// The statements that hydrate.
+#[cfg(test)]
+pub(super) fn hydrations() -> [&'static str; 4] {
+    use WithEmbeddings::{No, Yes};
+    let of = View::Of(GenerationId([0; 16]));
+    let each = [(View::Serving, Yes), (View::Serving, No), (of, Yes), (of, No)];
+    each.map(|(view, embeddings)| hydrate_sql(view, embeddings))
 }
 
 pub(super) async fn hydrate(
     connection: &mut SqliteConnection,
     generations: &Generations,
     scope: &TenantScope,
-    (collection, ids): (&CollectionName, &[ChunkId]),
+    (collection, view, ids): (&CollectionName, View, &[ChunkId]),
     embeddings: WithEmbeddings,
 ) -> Result<Vec<HydratedChunk>, StoreError> {
-    // One row, however many chunks: each row more would be another hand-over between two threads.
-    const BARE: &str = concat!(
-        "SELECT json_group_array(json_array(j.key, '', ",
-        chunk_json!(),
-        ", ",
-        document_json!(),
-        "))",
-        hydrate_from!(),
-        "WHERE t.name = $2 AND k.name = $3"
-    );
-    const WITH_EMBEDDINGS: &str = concat!(
-        "SELECT json_group_array(json_array(j.key, hex(e.vector), ",
-        chunk_json!(),
-        ", ",
-        document_json!(),
-        "))",
-        hydrate_from!(),
-        "LEFT JOIN embeddings e ON e.id = c.embedding_id WHERE t.name = $2 AND k.name = $3"
-    );
-    let sql = match embeddings {
-        WithEmbeddings::Yes => WITH_EMBEDDINGS,
-        WithEmbeddings::No => BARE,
-    };
-    let row = sqlx::query(sql)
+    let query = sqlx::query(hydrate_sql(view, embeddings))
         .bind(hex_list(ids.iter().map(|id| id.0.as_slice())))
         .bind(scope.tenant.as_str())
-        .bind(collection.as_str())
-        .fetch_one(&mut *connection)
-        .await?;
+        .bind(collection.as_str());
+    let query = match view {
+        View::Serving => query,
+        View::Of(generation) => query.bind(generation.0.to_vec()),
+    };
+    let row = query.fetch_one(&mut *connection).await?;
     let candidates: Vec<Candidate<'_>> = from_json("hydrated chunks", Columns::of(&row).take()?)?;
     let mut found = Vec::with_capacity(candidates.len());
     for Candidate(place, vector, chunk, document) in candidates {
@@ -164,7 +217,11 @@ pub(super) async fn chunks(
     Ok(Some(chunks.into_iter().enumerate().map(place).collect()))
 }
 
-async fn load_range(connection: &mut SqliteConnection, (first, count): (i64, i64)) -> Result<Vec<Chunk>, StoreError> {
+/// The chunks of a range of rows: the first, and how many.
+pub(super) async fn load_range(
+    connection: &mut SqliteConnection,
+    (first, count): (i64, i64),
+) -> Result<Vec<Chunk>, StoreError> {
     const SQL: &str = concat!(
         "SELECT ",
         chunk_json!(),
@@ -223,7 +280,7 @@ pub(super) async fn unembedded(
         " FROM (SELECT DISTINCT c.document_id FROM tenants t CROSS JOIN chunks c ON c.tenant_id = t.id \
          WHERE t.name = $1 AND c.live = 1 AND c.pending_input IS NOT NULL) p \
          CROSS JOIN documents d ON d.id = p.document_id CROSS JOIN collections k ON k.id = d.collection_id \
-         WHERE k.name = $2 LIMIT $3"
+         AND k.live_generation_id = d.generation_id WHERE k.name = $2 LIMIT $3"
     );
     const CHUNKS: &str = concat!(
         "SELECT j.key, ",
@@ -260,20 +317,23 @@ pub(super) async fn unembedded(
 pub(super) async fn indexable(
     connection: &mut SqliteConnection,
     tenant: &TenantId,
-    (collection, documents): (&CollectionName, &[DocumentId]),
+    (collection, generation, documents): (&CollectionName, GenerationId, &[DocumentId]),
     embeddings: WithEmbeddings,
 ) -> Result<Vec<Option<IndexableDocument>>, StoreError> {
     const SQL: &str = concat!(
-        "SELECT j.key, d.first_chunk, ",
-        document_json!(),
-        " FROM tenants t CROSS JOIN collections k ON k.tenant_id = t.id CROSS JOIN json_each($3) j \
+        "SELECT j.key, COALESCE(y.first_chunk, d.first_chunk), ",
+        standby_document_json!(),
+        " FROM tenants t CROSS JOIN collections k ON k.tenant_id = t.id \
+         CROSS JOIN generations g ON g.public_id = $4 AND g.collection_id = k.id CROSS JOIN json_each($3) j \
          CROSS JOIN documents d ON d.collection_id = k.id AND d.name = j.value AND d.chunking_id IS NOT NULL \
-         WHERE t.name = $1 AND k.name = $2"
+         LEFT JOIN standbys y ON y.generation_id = g.id AND y.document_id = d.id \
+         WHERE t.name = $1 AND k.name = $2 AND (y.chunking_id IS NOT NULL OR d.generation_id = g.id)"
     );
     let rows = sqlx::query(SQL)
         .bind(tenant.as_str())
         .bind(collection.as_str())
         .bind(to_json(documents))
+        .bind(generation.0.to_vec())
         .fetch_all(&mut *connection)
         .await?;
     let mut found: Vec<Option<IndexableDocument>> = documents.iter().map(|_| None).collect();
@@ -291,9 +351,9 @@ pub(super) async fn indexable(
         let mut columns = Columns::of(row);
         let place = places[columns.index()?];
         let embedding = take_vector(&mut columns)?;
-        let Chunk { id, text, heading_path, metadata, .. } = take_chunk(&mut columns)?;
+        let Chunk { id, text, heading_path, metadata, context, .. } = take_chunk(&mut columns)?;
         if let Some(document) = &mut found[place] {
-            document.chunks.push(IndexableChunk { id, text, heading_path, metadata, embedding });
+            document.chunks.push(IndexableChunk { id, text, heading_path, metadata, context, embedding });
         }
     }
     Ok(found)

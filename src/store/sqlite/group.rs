@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlx::SqliteConnection;
 
-use crate::domain::{CollectionName, ContentHash, DocumentId, TenantId, Timestamp};
+use crate::domain::{CollectionName, ContentHash, DocumentId, GenerationId, GenerationState, TenantId, Timestamp};
 use crate::store::{StoreError, WriteOutcome};
 
 use super::plan::{Case, Ids, Planner, Reuse, reuse};
-use super::prepare::{Change, ChangeKind};
-use super::standing::{self, Known, Place};
+use super::prepare::{Change, ChangeKind, ChunkingColumns};
+use super::standing::{self, Known, Live, Place, PreviousChunk, Target};
 
 /// A change with its tenant.
 #[derive(Debug, Clone, Copy)]
@@ -51,11 +51,12 @@ pub(super) async fn apply_wave(
 ) -> Result<Vec<WriteOutcome>, StoreError> {
     let mut outcomes: Vec<Option<WriteOutcome>> = items.iter().map(|_| None).collect();
     let places = load_places(connection, items).await?;
+    let targets = load_targets(connection, items).await?;
     let mut cases: BTreeMap<usize, Case<'_>> = BTreeMap::new();
     for (index, item) in items.iter().enumerate() {
-        match admit(item, places.get(&(item.tenant, &item.change.collection)).copied()) {
-            Ok(place) => {
-                let case = Case { change: item.change, place, known: None, previous: Vec::new(), pieces: Vec::new() };
+        let place = places.get(&(item.tenant, &item.change.collection)).copied();
+        match admit(item, place, &targets) {
+            Ok(case) => {
                 cases.insert(index, case);
             }
             Err(outcome) => outcomes[index] = Some(outcome),
@@ -72,16 +73,54 @@ pub(super) async fn apply_wave(
     Ok(outcomes.into_iter().map(|outcome| outcome.expect("each item is refused or planned")).collect())
 }
 
-fn admit(item: &Item<'_>, place: Option<Place>) -> Result<Place, WriteOutcome> {
+fn admit<'a>(item: &Item<'a>, place: Option<Place>, targets: &Targets) -> Result<Case<'a>, WriteOutcome> {
+    let case = |place, target| Case {
+        change: item.change,
+        place,
+        target,
+        known: None,
+        previous: Vec::new(),
+        pieces: Vec::new(),
+    };
     match (&item.change.kind, place) {
-        (ChangeKind::Put(put), Some(place)) if put.generation == place.generation_id => Ok(place),
+        (ChangeKind::Put(put), Some(place)) if put.generation == place.generation_id => Ok(case(place, None)),
         (ChangeKind::Put(_), _) => {
             let document = item.change.document.to_string();
             Err(WriteOutcome::Failed(StoreError::NotLive { document }))
         }
-        (_, Some(place)) => Ok(place),
+        (_, Some(place)) => Ok(case(place, admit_target(&item.change.kind, place, targets)?)),
         (_, None) => Err(WriteOutcome::NotFound),
     }
+}
+
+// A generation of another collection is an unknown one.
+fn admit_target(kind: &ChangeKind, place: Place, targets: &Targets) -> Result<Option<Target>, WriteOutcome> {
+    let Some(id) = named_generation(kind) else { return Ok(None) };
+    let target = targets.get(id).filter(|target| target.collection == place.collection);
+    match (kind, target) {
+        (_, None) => Err(WriteOutcome::NotFound),
+        // Nothing is ready there any more.
+        (ChangeKind::Serve(_), Some(target)) if target.state == GenerationState::Retired => Err(WriteOutcome::NotFound),
+        (_, Some(target)) if target.state == GenerationState::Retired => {
+            Err(WriteOutcome::Failed(StoreError::WrongState { state: "retired" }))
+        }
+        (_, Some(target)) => Ok(Some(*target)),
+    }
+}
+
+fn named_generation(kind: &ChangeKind) -> Option<&GenerationId> {
+    match kind {
+        ChangeKind::Build(build) => Some(&build.generation),
+        ChangeKind::Serve(generation) => Some(generation),
+        ChangeKind::Put(_) | ChangeKind::Delete | ChangeKind::Embed(_) => None,
+    }
+}
+
+type Targets = HashMap<GenerationId, Target>;
+
+async fn load_targets(connection: &mut SqliteConnection, items: &[Item<'_>]) -> Result<Targets, StoreError> {
+    let wanted: HashSet<&GenerationId> = items.iter().filter_map(|item| named_generation(&item.change.kind)).collect();
+    if wanted.is_empty() { Ok(Targets::new()) } else { standing::load_targets(connection, wanted.into_iter()).await }
 }
 
 type Places<'a> = HashMap<(&'a TenantId, &'a CollectionName), Place>;
@@ -116,7 +155,7 @@ async fn load_known(
     Ok(())
 }
 
-// The present chunks of the documents that change, and the cuts of the texts that get other chunks.
+// The present chunks of the documents that change, serving and ready, and the cuts of the texts that get other chunks.
 async fn load_chunks(
     connection: &mut SqliteConnection,
     cases: &mut BTreeMap<usize, Case<'_>>,
@@ -125,16 +164,20 @@ async fn load_chunks(
     let mut ranges = Vec::new();
     for (index, case) in &mut *cases {
         let Some(live) = case.known.as_ref().and_then(|known: &Known| known.live.as_ref()) else { continue };
-        let reused = match &case.change.kind {
-            ChangeKind::Put(put) => reuse(put, case.place.generation, Some(live)),
-            ChangeKind::Delete | ChangeKind::Embed(_) => Reuse::Chunks,
-        };
-        if reused == Reuse::Text {
+        let touched = touched(&case.change.kind, case.place, live);
+        if touched.text {
             case.pieces = standing::load_pieces(connection, live).await?;
         }
-        if reused != Reuse::All && live.chunk_count > 0 {
-            wanted.push(*index);
+        if touched.serving && live.chunk_count > 0 {
+            wanted.push((*index, None));
             ranges.push((live.first_chunk, live.chunk_count));
+        }
+        for (position, standby) in live.standbys.iter().enumerate() {
+            let is_target = case.target.is_some_and(|target| target.generation == standby.generation);
+            if (touched.standbys || is_target && touched.text) && standby.chunk_count > 0 {
+                wanted.push((*index, Some(position)));
+                ranges.push((standby.first_chunk, standby.chunk_count));
+            }
         }
     }
     if wanted.is_empty() {
@@ -142,11 +185,41 @@ async fn load_chunks(
     }
     let chunks = standing::load_previous(connection, &ranges).await?;
     for (range, chunks) in standing::group_by_index(chunks) {
-        if let Some(case) = cases.get_mut(&wanted[range]) {
-            case.previous = chunks;
+        let (index, standby) = wanted[range];
+        if let Some(place) = cases.get_mut(&index).and_then(|case| chunks_of(case, standby)) {
+            *place = chunks;
         }
     }
     Ok(())
+}
+
+/// What a write needs to know of the present.
+struct Touched {
+    serving: bool,
+    standbys: bool,
+    /// Where the text was cut.
+    text: bool,
+}
+
+fn touched(kind: &ChangeKind, place: Place, live: &Live) -> Touched {
+    let (serving, standbys, text) = match kind {
+        ChangeKind::Put(put) => {
+            let reused = reuse(put, place.generation, Some(live));
+            (reused != Reuse::All, reused != Reuse::All, reused == Reuse::Text)
+        }
+        ChangeKind::Delete => (true, true, false),
+        ChangeKind::Embed(_) => (true, false, false),
+        ChangeKind::Build(_) => (false, false, true),
+        ChangeKind::Serve(_) => (false, false, false),
+    };
+    Touched { serving, standbys, text }
+}
+
+fn chunks_of<'c>(case: &'c mut Case<'_>, standby: Option<usize>) -> Option<&'c mut Vec<PreviousChunk>> {
+    match standby {
+        None => Some(&mut case.previous),
+        Some(position) => Some(&mut case.known.as_mut()?.live.as_mut()?.standbys.get_mut(position)?.chunks),
+    }
 }
 
 async fn load_vectors(
@@ -159,8 +232,11 @@ async fn load_vectors(
         match &case.change.kind {
             ChangeKind::Put(put) => {
                 let Some(embedder) = case.place.embedder else { continue };
-                let inputs = put.chunks.iter().filter(|chunk| chunk.vector.is_some()).map(|chunk| &chunk.input_hash);
-                wanted.entry((case.place.tenant, embedder.id)).or_default().extend(inputs);
+                wanted.entry((case.place.tenant, embedder.id)).or_default().extend(inputs(&put.chunking));
+            }
+            ChangeKind::Build(build) => {
+                let Some(embedder) = case.target.and_then(|target| target.embedder) else { continue };
+                wanted.entry((case.place.tenant, embedder.id)).or_default().extend(inputs(&build.chunking));
             }
             ChangeKind::Embed(new) => {
                 let live = case.known.as_ref().and_then(|known| known.live.as_ref());
@@ -168,7 +244,7 @@ async fn load_vectors(
                 let inputs = new.iter().map(|new| &new.input_hash);
                 wanted.entry((case.place.tenant, embedder.id)).or_default().extend(inputs);
             }
-            ChangeKind::Delete => {}
+            ChangeKind::Delete | ChangeKind::Serve(_) => {}
         }
     }
     for ((tenant, embedder), inputs) in wanted {
@@ -176,6 +252,10 @@ async fn load_vectors(
         planner.knows(tenant, embedder, stored);
     }
     Ok(())
+}
+
+fn inputs(chunking: &ChunkingColumns) -> impl Iterator<Item = &ContentHash> {
+    chunking.chunks.iter().filter(|chunk| chunk.vector.is_some()).map(|chunk| &chunk.input_hash)
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use crate::domain::{ByteSpan, ChunkId, ContentHash, Sequence, Timestamp};
 use crate::store::{Operation, StoreError, WriteOutcome};
 
-use super::prepare::{Change, ChangeKind, NewEmbedding, PutColumns};
+use super::plan_moves::{Held, holdings};
+use super::prepare::{Change, ChangeKind, ChunkColumns, ChunkingColumns, NewEmbedding, PutColumns};
 use super::rows::{
     ChunkRow, ChunkingRow, CountsRow, DocumentRow, EmbeddingRow, LogRow, Reembedded, Rows, SegmentRow, VersionRow,
 };
 use super::segments;
-use super::standing::{EmbedderRow, Known, Live, Place, PreviousChunk, StoredVector};
+use super::standing::{EmbedderRow, Known, Live, Place, PreviousChunk, StoredVector, Target};
 
 /// The last row ids given out. The writer alone adds rows, so it can count by itself.
 #[derive(Debug, Clone, Copy, Default)]
@@ -31,8 +32,10 @@ pub(super) struct Ids {
 pub(super) struct Case<'a> {
     pub change: &'a Change,
     pub place: Place,
+    /// The generation that a build or a move names.
+    pub target: Option<Target>,
     pub known: Option<Known>,
-    /// The live chunks, in order.
+    /// The chunks that serve, in order.
     pub previous: Vec<PreviousChunk>,
     /// Where the live version's text was cut; filled in only where chunks are made anew over it.
     pub pieces: Vec<ByteSpan>,
@@ -54,11 +57,12 @@ pub(super) enum Reuse {
 /// How much of what is stored a put leaves as it is.
 pub(super) fn reuse(put: &PutColumns, generation: i64, live: Option<&Live>) -> Reuse {
     let Some(live) = live else { return Reuse::Nothing };
-    if live.content_hash == put.content_hash && live.head_hash == put.head_hash && live.generation == generation {
+    // Wherever it is served from: a document moves when its time comes, not because it was sent again.
+    if live.content_hash == put.content_hash && live.head_hash == put.head_hash {
         Reuse::All
     } else if live.content_hash != put.content_hash || live.text_hash != put.text_hash {
         Reuse::Nothing
-    } else if live.generation == generation && live.shape_hash == put.shape_hash {
+    } else if live.generation == generation && live.shape_hash == put.chunking.shape_hash {
         Reuse::Chunks
     } else {
         Reuse::Text
@@ -68,7 +72,7 @@ pub(super) fn reuse(put: &PutColumns, generation: i64, live: Option<&Live>) -> R
 /// Turns cases into rows, one after the other.
 pub(super) struct Planner<'a> {
     pub rows: Rows<'a>,
-    ids: &'a mut Ids,
+    pub(super) ids: &'a mut Ids,
     now: Timestamp,
     /// Vectors by tenant, embedder and input. Equal inputs with unequal vectors may occur: callers can bring their own.
     vectors: HashMap<(i64, i64, ContentHash), Vec<(i64, VectorBytes<'a>)>>,
@@ -103,6 +107,8 @@ impl<'a> Planner<'a> {
         let outcome = match &case.change.kind {
             ChangeKind::Put(put) => self.put(case, put),
             ChangeKind::Delete => Ok(self.delete(case)),
+            ChangeKind::Build(build) => self.build(case, build),
+            ChangeKind::Serve(_) => Ok(self.serve(case)),
             ChangeKind::Embed(new) => self.embed(case, new),
         };
         outcome.unwrap_or_else(WriteOutcome::Failed)
@@ -110,15 +116,14 @@ impl<'a> Planner<'a> {
 
     fn put(&mut self, case: &Case<'a>, put: &'a PutColumns) -> Result<WriteOutcome, StoreError> {
         let place = case.place;
-        let lengths = put.chunks.iter().filter_map(|chunk| chunk.vector.as_ref().map(Vec::len));
-        check_dimensions(case.change, place.embedder, lengths)?;
+        check_dimensions(case.change, place.embedder, put.chunking.vector_lengths())?;
         let known = case.known.as_ref();
         let live = known.and_then(|known| known.live.as_ref());
         let reuse = reuse(put, place.generation, live);
         if let (Reuse::All, Some(known), Some(live)) = (reuse, known, live) {
             return Ok(unchanged(known, live));
         }
-        let embeddings = self.embeddings(place, put);
+        let embeddings = self.embeddings(place.tenant, place.embedder, &put.chunking);
         let id = known.map_or_else(|| next(&mut self.ids.document), |known| known.id);
         let (version, version_id, first_segment) = match (reuse, known, live) {
             (Reuse::Text | Reuse::Chunks, Some(known), Some(live)) => {
@@ -132,11 +137,15 @@ impl<'a> Planner<'a> {
                 (live.chunking, live.first_chunk)
             }
             _ => {
-                let owner = ChunkOwnerRows { document: id, version: version_id, first_segment };
-                self.add_chunks(case, put, &owner, &embeddings)
+                self.retire(case);
+                let generation = (place.generation, place.embedder);
+                let owner =
+                    OwnerRows { document: id, version: version_id, first_segment, generation, standby_of: None };
+                self.add_chunks(case, &put.chunking, &owner, &embeddings)
             }
         };
         let sequence = self.log_put(case, (id, version), put, &embeddings);
+        self.drop_standbys(case);
         self.rows.documents.push(DocumentRow {
             id,
             tenant: place.tenant,
@@ -149,7 +158,7 @@ impl<'a> Planner<'a> {
             generation: place.generation,
             chunking,
             first_chunk,
-            chunk_count: put.chunks.len() as i64,
+            chunk_count: put.chunking.chunks.len() as i64,
             created_at: known.filter(|known| known.live.is_some()).map_or(self.now, |known| known.created_at),
             updated_at: self.now,
             sequence,
@@ -158,12 +167,17 @@ impl<'a> Planner<'a> {
     }
 
     // The row of each chunk's vector, adding those that are not stored yet.
-    fn embeddings(&mut self, place: Place, put: &'a PutColumns) -> Vec<Option<i64>> {
-        let row = |chunk: &'a super::prepare::ChunkColumns| {
-            let (embedder, vector) = (place.embedder?, chunk.vector.as_deref()?);
-            Some(self.vector_row((place.tenant, embedder.id, chunk.input_hash), vector))
+    pub(super) fn embeddings(
+        &mut self,
+        tenant: i64,
+        embedder: Option<EmbedderRow>,
+        chunking: &'a ChunkingColumns,
+    ) -> Vec<Option<i64>> {
+        let row = |chunk: &'a ChunkColumns| {
+            let (embedder, vector) = (embedder?, chunk.vector.as_deref()?);
+            Some(self.vector_row((tenant, embedder.id, chunk.input_hash), vector))
         };
-        put.chunks.iter().map(row).collect()
+        chunking.chunks.iter().map(row).collect()
     }
 
     fn vector_row(&mut self, key: (i64, i64, ContentHash), vector: &'a [u8]) -> i64 {
@@ -194,19 +208,19 @@ impl<'a> Planner<'a> {
         (number, id, first_segment)
     }
 
-    fn add_chunks(
+    /// The rows of the chunking and of its first chunk.
+    pub(super) fn add_chunks(
         &mut self,
         case: &Case<'a>,
-        put: &'a PutColumns,
-        owner: &ChunkOwnerRows,
+        columns: &'a ChunkingColumns,
+        owner: &OwnerRows,
         embeddings: &[Option<i64>],
     ) -> (i64, i64) {
-        self.retire(case);
         let chunking = next(&mut self.ids.chunking);
         let first_chunk = self.ids.chunk + 1;
-        let (version, generation) = (owner.version, case.place.generation);
-        self.rows.chunkings.push(ChunkingRow { id: chunking, version, generation, first_chunk, put });
-        for (columns, embedding) in put.chunks.iter().zip(embeddings) {
+        let (version, (generation, embedder)) = (owner.version, owner.generation);
+        self.rows.chunkings.push(ChunkingRow { id: chunking, version, generation, first_chunk, columns });
+        for (columns, embedding) in columns.chunks.iter().zip(embeddings) {
             let (segment, count) = if case.pieces.is_empty() {
                 (columns.segment, columns.segment_count)
             } else {
@@ -217,11 +231,12 @@ impl<'a> Planner<'a> {
                 tenant: case.place.tenant,
                 document: owner.document,
                 chunking,
+                standby_of: owner.standby_of,
                 columns,
                 segment: owner.first_segment + segment as i64,
                 segment_count: count as i64,
                 embedding: *embedding,
-                pending_input: pending(*embedding, columns.input_hash, case.place.embedder),
+                pending_input: pending(*embedding, columns.input_hash, embedder),
             });
         }
         (chunking, first_chunk)
@@ -241,7 +256,7 @@ impl<'a> Planner<'a> {
         embeddings: &[Option<i64>],
         embedder: Option<EmbedderRow>,
     ) {
-        for ((old, columns), embedding) in previous.iter().zip(&put.chunks).zip(embeddings) {
+        for ((old, columns), embedding) in previous.iter().zip(&put.chunking.chunks).zip(embeddings) {
             let pending_input = pending(*embedding, columns.input_hash, embedder);
             if old.embedding != *embedding || old.pending_input != pending_input {
                 let row = Reembedded { chunk: old.row, embedding: *embedding, pending_input };
@@ -250,48 +265,49 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn log_put(
-        &mut self,
-        case: &Case<'a>,
-        (document, version): (i64, i64),
-        put: &PutColumns,
-        embeddings: &[Option<i64>],
-    ) -> i64 {
+    // Last the row of the generation that serves from now on: its sequence is the document's.
+    fn log_put(&mut self, case: &Case<'a>, document: (i64, i64), put: &PutColumns, embeddings: &[Option<i64>]) -> i64 {
         let generation = case.place.generation;
-        let live = case.known.as_ref().and_then(|known| known.live.as_ref());
-        let moved_from = live.map(|live| live.generation).filter(|from| *from != generation);
-        if let Some(from) = moved_from {
-            // The index of the generation that the document leaves must let go of it.
-            self.log_removal(case, (document, version), from);
+        let (mut before, mut served) = (None, 0);
+        for held in holdings(case) {
+            if held.generation == generation {
+                (before, served) = (Some(held.chunks), held.serving);
+            } else {
+                // The index of a generation that the document leaves must let go of it.
+                self.log_removal(case, document, held);
+            }
         }
-        let before: HashMap<ChunkId, i64> =
-            if moved_from.is_some() { HashMap::new() } else { embedded(&case.previous).collect() };
-        let after = || put.chunks.iter().zip(embeddings).filter_map(|(chunk, row)| Some((chunk.id, (*row)?)));
-        let kept: HashMap<ChunkId, i64> = after().collect();
-        let added: Vec<ChunkId> = after().filter(|(id, row)| before.get(id) != Some(row)).map(|(id, _)| id).collect();
-        let removed: Vec<ChunkId> = if moved_from.is_some() {
-            Vec::new()
-        } else {
-            embedded(&case.previous).map(|(id, _)| id).filter(|id| !kept.contains_key(id)).collect()
-        };
-        let replaces = live.is_some() && moved_from.is_none();
-        let previous = if replaces { case.previous.len() as i64 } else { 0 };
-        let change = CountsRow {
-            generation,
-            documents: i64::from(!replaces),
-            chunks: put.chunks.len() as i64 - previous,
-            vectors: kept.len() as i64 - before.len() as i64,
-            ..CountsRow::default()
-        };
-        self.log(case, (document, version), LogChange { operation: Operation::Put, added, removed, change })
+        let change = HeldChange { generation, before, after: (&put.chunking, embeddings), serving: 1 - served };
+        self.log_held(case, document, change)
     }
 
-    fn log_removal(&mut self, case: &Case<'a>, document: (i64, i64), generation: i64) -> i64 {
-        let removed: Vec<ChunkId> = embedded(&case.previous).map(|(id, _)| id).collect();
+    /// Logs that a generation holds these chunks of a document now, whatever it held before.
+    pub(super) fn log_held(&mut self, case: &Case<'a>, document: (i64, i64), held: HeldChange<'_>) -> i64 {
+        let HeldChange { generation, before, after: (chunking, embeddings), serving } = held;
+        let old = before.unwrap_or_default();
+        let had: HashMap<ChunkId, i64> = embedded(old).collect();
+        let has = || chunking.chunks.iter().zip(embeddings).filter_map(|(chunk, row)| Some((chunk.id, (*row)?)));
+        let kept: HashMap<ChunkId, i64> = has().collect();
+        let added = has().filter(|(id, row)| had.get(id) != Some(row)).map(|(id, _)| id).collect();
+        let removed = embedded(old).map(|(id, _)| id).filter(|id| !kept.contains_key(id)).collect();
         let change = CountsRow {
             generation,
+            documents: i64::from(before.is_none()),
+            serving,
+            chunks: chunking.chunks.len() as i64 - old.len() as i64,
+            vectors: kept.len() as i64 - had.len() as i64,
+            ..CountsRow::default()
+        };
+        self.log(case, document, LogChange { operation: Operation::Put, added, removed, change })
+    }
+
+    fn log_removal(&mut self, case: &Case<'a>, document: (i64, i64), held: Held<'_>) -> i64 {
+        let removed: Vec<ChunkId> = embedded(held.chunks).map(|(id, _)| id).collect();
+        let change = CountsRow {
+            generation: held.generation,
             documents: -1,
-            chunks: -(case.previous.len() as i64),
+            serving: -held.serving,
+            chunks: -(held.chunks.len() as i64),
             vectors: -(removed.len() as i64),
             ..CountsRow::default()
         };
@@ -316,24 +332,40 @@ impl<'a> Planner<'a> {
             removed,
             at,
         });
+        self.count(CountsRow { sequence, ..change });
+        sequence
+    }
+
+    pub(super) fn count(&mut self, change: CountsRow) {
+        let generation = change.generation;
         let counts = self.counts.entry(generation).or_insert(CountsRow { generation, ..CountsRow::default() });
-        counts.sequence = sequence;
+        counts.sequence = counts.sequence.max(change.sequence);
         counts.documents += change.documents;
+        counts.serving += change.serving;
         counts.chunks += change.chunks;
         counts.vectors += change.vectors;
-        sequence
     }
 
     fn delete(&mut self, case: &Case<'a>) -> WriteOutcome {
         let Some((known, live)) = alive(case) else { return WriteOutcome::NotFound };
         self.retire(case);
-        let sequence = self.log_removal(case, (known.id, known.version), live.generation);
+        let (serving, others): (Vec<Held<'_>>, Vec<Held<'_>>) =
+            holdings(case).into_iter().partition(|held| held.generation == live.generation);
+        let mut sequence = 0;
+        for held in others.into_iter().chain(serving) {
+            sequence = self.log_removal(case, (known.id, known.version), held);
+        }
+        self.drop_standbys(case);
         self.rows.deleted.push((known.id, sequence));
         WriteOutcome::Deleted { sequence: Sequence(sequence as u64) }
     }
 
     fn embed(&mut self, case: &Case<'a>, new: &'a [NewEmbedding]) -> Result<WriteOutcome, StoreError> {
         let Some((known, live)) = alive(case) else { return Ok(WriteOutcome::NotFound) };
+        // It has moved since: these vectors may be another model's.
+        if live.generation != case.place.generation {
+            return Ok(unchanged(known, live));
+        }
         check_dimensions(case.change, live.embedder, new.iter().map(|new| new.vector.len()))?;
         let mut waiting: HashMap<(ChunkId, ContentHash), i64> =
             case.previous.iter().filter_map(|chunk| Some(((chunk.id, chunk.pending_input?), chunk.row))).collect();
@@ -367,18 +399,32 @@ struct LogChange {
     change: CountsRow,
 }
 
-/// Rows that a new chunk points to.
-struct ChunkOwnerRows {
-    document: i64,
-    version: i64,
-    first_segment: i64,
+/// What a generation holds of a document from now on.
+pub(super) struct HeldChange<'c> {
+    pub generation: i64,
+    /// `None`: it held nothing of it.
+    pub before: Option<&'c [PreviousChunk]>,
+    /// Its chunks, each with the row of its embedding.
+    pub after: (&'c ChunkingColumns, &'c [Option<i64>]),
+    /// By how much the number of documents that it serves changes.
+    pub serving: i64,
 }
 
-fn unchanged(known: &Known, live: &Live) -> WriteOutcome {
+/// Rows that a new chunk points to.
+pub(super) struct OwnerRows {
+    pub document: i64,
+    pub version: i64,
+    pub first_segment: i64,
+    pub generation: (i64, Option<EmbedderRow>),
+    /// `None`: the chunks serve.
+    pub standby_of: Option<i64>,
+}
+
+pub(super) fn unchanged(known: &Known, live: &Live) -> WriteOutcome {
     WriteOutcome::Unchanged { version: known.version as u64, sequence: Sequence(live.sequence as u64) }
 }
 
-fn alive<'c>(case: &'c Case<'_>) -> Option<(&'c Known, &'c Live)> {
+pub(super) fn alive<'c>(case: &'c Case<'_>) -> Option<(&'c Known, &'c Live)> {
     let known = case.known.as_ref()?;
     Some((known, known.live.as_ref()?))
 }
@@ -391,7 +437,7 @@ fn pending(embedding: Option<i64>, input: ContentHash, embedder: Option<Embedder
     (embedding.is_none() && embedder.is_some()).then_some(input)
 }
 
-fn check_dimensions(
+pub(super) fn check_dimensions(
     change: &Change,
     embedder: Option<EmbedderRow>,
     lengths: impl Iterator<Item = usize>,

@@ -2,8 +2,11 @@
 
 use half::f16;
 
-use crate::domain::{ByteSpan, Chunk, ChunkId, CollectionName, ContentHash, DocumentId, EmbeddedChunk, GenerationId};
-use crate::store::{DocumentWrite, PutDocument, StoreError};
+use crate::domain::{
+    ByteSpan, Chunk, ChunkId, ChunkerSpec, CollectionName, ContentHash, DocumentId, EmbeddedChunk, GenerationId,
+    Sequence,
+};
+use crate::store::{BuildDocument, DocumentWrite, PutDocument, StoreError};
 
 use super::codec::{to_json, vector_to_bytes};
 use super::segments;
@@ -22,6 +25,8 @@ pub(super) struct Change {
 pub(super) enum ChangeKind {
     Put(Box<PutColumns>),
     Delete,
+    Build(Box<BuildColumns>),
+    Serve(GenerationId),
     Embed(Vec<NewEmbedding>),
 }
 
@@ -37,10 +42,24 @@ pub(super) struct PutColumns {
     pub head_hash: ContentHash,
     pub content_hash: ContentHash,
     pub text_hash: [u8; 16],
-    pub shape_hash: [u8; 16],
     pub outline: String,
-    pub chunker: Option<String>,
     pub segments: Vec<Segment>,
+    pub chunking: ChunkingColumns,
+}
+
+/// A document's chunks in another generation than the one that serves it.
+#[derive(Debug)]
+pub(super) struct BuildColumns {
+    pub generation: GenerationId,
+    pub seen: Sequence,
+    pub chunking: ChunkingColumns,
+}
+
+/// All chunks of a version under one generation.
+#[derive(Debug)]
+pub(super) struct ChunkingColumns {
+    pub shape_hash: [u8; 16],
+    pub chunker: Option<String>,
     pub chunks: Vec<ChunkColumns>,
 }
 
@@ -51,7 +70,7 @@ pub(super) struct Segment {
     pub text: String,
 }
 
-/// A chunk as its columns; `segment` counts from the version's first.
+/// A chunk as its columns; `segment` counts from the version's first, where the version's pieces come along.
 #[derive(Debug)]
 pub(super) struct ChunkColumns {
     pub id: ChunkId,
@@ -63,6 +82,7 @@ pub(super) struct ChunkColumns {
     pub page: Option<u32>,
     pub token_count: u32,
     pub metadata: Option<String>,
+    pub context: Option<String>,
     pub input_hash: ContentHash,
     pub vector: Option<Vec<u8>>,
 }
@@ -77,7 +97,11 @@ pub(super) struct NewEmbedding {
 
 /// How much text a write brings, for deciding where to prepare it.
 pub(super) fn text_bytes(writes: &[DocumentWrite]) -> usize {
-    let bytes = |write: &DocumentWrite| if let DocumentWrite::Put(put) = write { put.text.len() } else { 0 };
+    let bytes = |write: &DocumentWrite| match write {
+        DocumentWrite::Put(put) => put.text.len(),
+        DocumentWrite::Build(build) => build.chunks.iter().map(|item| item.chunk.text.len()).sum(),
+        _ => 0,
+    };
     writes.iter().map(bytes).sum()
 }
 
@@ -87,6 +111,10 @@ pub(super) fn prepare(write: DocumentWrite) -> Result<Change, StoreError> {
         DocumentWrite::Put(put) => prepare_put(*put),
         DocumentWrite::Delete { collection, document } => {
             Ok(Change { collection, document, kind: ChangeKind::Delete, bytes: 0 })
+        }
+        DocumentWrite::Build(build) => prepare_build(*build),
+        DocumentWrite::Serve { collection, document, generation } => {
+            Ok(Change { collection, document, kind: ChangeKind::Serve(generation), bytes: 0 })
         }
         DocumentWrite::Embed { collection, document, embeddings } => {
             let columns = |(chunk, input_hash, vector): (ChunkId, ContentHash, Vec<f16>)| NewEmbedding {
@@ -107,11 +135,10 @@ fn prepare_put(put: PutDocument) -> Result<Change, StoreError> {
     if !chunks.iter().all(fits) {
         return Err(StoreError::SpanMismatch { document: head.id.to_string() });
     }
-    let shape_hash = hash_shape(chunks.iter().map(|item| &item.chunk));
     let pieces = segments::cut(&text, chunks.iter().map(|item| item.chunk.span));
-    let chunks: Vec<ChunkColumns> = chunks.into_iter().map(|item| chunk_columns(item, &pieces)).collect();
+    let chunking = chunking_columns(chunks, chunker.as_ref(), &pieces);
     let piece = |span: &ByteSpan| Segment { start: span.start, text: text[span.start..span.end].to_owned() };
-    let vectors: usize = chunks.iter().filter_map(|chunk| chunk.vector.as_ref().map(Vec::len)).sum();
+    let bytes = text.len() + chunking.vector_lengths().sum::<usize>();
     let columns = PutColumns {
         generation,
         title: head.title,
@@ -122,18 +149,40 @@ fn prepare_put(put: PutDocument) -> Result<Change, StoreError> {
         head_hash,
         content_hash,
         text_hash: first_half(blake3::hash(text.as_bytes())),
-        shape_hash,
         outline: to_json(&outline),
-        chunker: chunker.as_ref().map(to_json),
         segments: pieces.iter().map(piece).collect(),
-        chunks,
+        chunking,
     };
-    let bytes = text.len() + vectors;
     Ok(Change { collection: head.collection, document: head.id, kind: ChangeKind::Put(Box::new(columns)), bytes })
 }
 
+// The text is in the database: that the spans lie in it is seen there.
+fn prepare_build(build: BuildDocument) -> Result<Change, StoreError> {
+    let BuildDocument { collection, document, generation, seen, chunks, chunker } = build;
+    if chunks.iter().any(|item| item.chunk.span.len() != item.chunk.text.len()) {
+        return Err(StoreError::SpanMismatch { document: document.to_string() });
+    }
+    let chunking = chunking_columns(chunks, chunker.as_ref(), &[]);
+    let bytes = chunking.vector_lengths().sum::<usize>();
+    let kind = ChangeKind::Build(Box::new(BuildColumns { generation, seen, chunking }));
+    Ok(Change { collection, document, kind, bytes })
+}
+
+fn chunking_columns(chunks: Vec<EmbeddedChunk>, chunker: Option<&ChunkerSpec>, pieces: &[ByteSpan]) -> ChunkingColumns {
+    let shape_hash = hash_shape(chunks.iter().map(|item| &item.chunk));
+    let chunks = chunks.into_iter().map(|item| chunk_columns(item, pieces)).collect();
+    ChunkingColumns { shape_hash, chunker: chunker.map(to_json), chunks }
+}
+
+impl ChunkingColumns {
+    /// In bytes, of those that are there.
+    pub(super) fn vector_lengths(&self) -> impl Iterator<Item = usize> {
+        self.chunks.iter().filter_map(|chunk| chunk.vector.as_ref().map(Vec::len))
+    }
+}
+
 fn chunk_columns(item: EmbeddedChunk, pieces: &[ByteSpan]) -> ChunkColumns {
-    let Chunk { id, ordinal, span, text: _, heading_path, token_count, page, metadata } = item.chunk;
+    let Chunk { id, ordinal, span, text: _, heading_path, token_count, page, metadata, context } = item.chunk;
     let (segment, segment_count) = segments::locate(pieces, span);
     ChunkColumns {
         id,
@@ -145,6 +194,7 @@ fn chunk_columns(item: EmbeddedChunk, pieces: &[ByteSpan]) -> ChunkColumns {
         page,
         token_count,
         metadata: metadata.as_ref().map(to_json),
+        context,
         input_hash: item.input_hash,
         vector: item.embedding.as_deref().map(vector_to_bytes),
     }
@@ -165,6 +215,11 @@ fn hash_shape<'a>(chunks: impl Iterator<Item = &'a Chunk>) -> [u8; 16] {
         field(&chunk.page.unwrap_or(0).to_le_bytes());
         field(to_json(&chunk.heading_path).as_bytes());
         field(chunk.metadata.as_ref().map(to_json).unwrap_or_default().as_bytes());
+        // Only where there is one, so that hashes from before there were contexts still hold.
+        if let Some(context) = &chunk.context {
+            field(b"context");
+            field(context.as_bytes());
+        }
     }
     first_half(hasher.finalize())
 }

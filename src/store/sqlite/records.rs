@@ -23,22 +23,45 @@ use super::codec::{Columns, damaged, from_json, hash_from_hex, to_json};
 macro_rules! chunk_json {
     () => {
         "json_array(hex(c.chunk_id), c.ordinal, c.span_start, c.span_end, c.heading_path, c.page, c.token_count, \
-         c.metadata, s.start, s.text, CASE WHEN c.segment_count > 1 THEN (SELECT group_concat(r.text, '' ORDER BY r.id) \
+         c.metadata, c.context, s.start, s.text, CASE WHEN c.segment_count > 1 THEN (SELECT group_concat(r.text, '' ORDER BY r.id) \
          FROM segments r WHERE r.id BETWEEN c.segment_id + 1 AND c.segment_id + c.segment_count - 1) END)"
     };
 }
 
-/// A [`DocumentRecord`] of `documents d` and its `collections k`.
+/// A [`DocumentRecord`] of `documents d` and its `collections k`, in the generation that serves it.
 macro_rules! document_json {
     () => {
-        "json_array(d.name, k.name, d.title, d.source_uri, d.media_type, d.metadata, d.acl, d.version, \
-         hex(d.content_hash), d.generation_id, d.created_at, d.updated_at, d.chunk_count, d.sequence, \
-         (SELECT q.chunker FROM chunkings q WHERE q.id = d.chunking_id), (SELECT w.at FROM watermarks w WHERE w.generation_id = d.generation_id AND w.sequence >= d.sequence \
-         ORDER BY w.sequence LIMIT 1))"
+        $crate::store::sqlite::records::held_document_json!(
+            "d.generation_id",
+            "d.chunking_id",
+            "d.chunk_count",
+            "COALESCE(d.placed_by, d.sequence)"
+        )
     };
 }
 
-pub(super) use {chunk_json, document_json};
+/// The same in any generation that holds it: what tells the generation, the chunking, its number of chunks, and the
+/// operation that brought it there.
+macro_rules! held_document_json {
+    ($generation:literal, $chunking:literal, $chunks:literal, $placed_by:literal) => {
+        concat!(
+            "json_array(d.name, k.name, d.title, d.source_uri, d.media_type, d.metadata, d.acl, d.version, \
+             hex(d.content_hash), ",
+            $generation,
+            ", d.created_at, d.updated_at, ",
+            $chunks,
+            ", d.sequence, (SELECT q.chunker FROM chunkings q WHERE q.id = ",
+            $chunking,
+            "), (SELECT w.at FROM watermarks w WHERE w.generation_id = ",
+            $generation,
+            " AND w.sequence >= ",
+            $placed_by,
+            " ORDER BY w.sequence LIMIT 1))"
+        )
+    };
+}
+
+pub(super) use {chunk_json, document_json, held_document_json};
 
 /// What [`chunk_json`] gives, in its order.
 #[derive(Debug, Deserialize)]
@@ -59,6 +82,8 @@ pub(super) struct ChunkRecord<'a>(
     u32,
     /// Metadata, as JSON.
     Option<String>,
+    /// Context.
+    Option<String>,
     /// Start of the first piece.
     usize,
     /// The first piece.
@@ -69,10 +94,11 @@ pub(super) struct ChunkRecord<'a>(
 
 impl ChunkRecord<'_> {
     pub(super) fn into_chunk(self) -> Result<Chunk, StoreError> {
-        let Self(id, ordinal, start, end, heading_path, page, token_count, metadata, piece_start, piece, rest) = self;
+        let Self(id, ordinal, start, end, headings, page, token_count, metadata, context, piece_start, piece, rest) =
+            self;
         let text = slice(piece, rest, start.wrapping_sub(piece_start), end.saturating_sub(start))
             .ok_or_else(|| damaged("segments.text", "a chunk's span leaves its pieces"))?;
-        let heading_path = heading_path.map(|json| from_json("chunks.heading_path", &json)).transpose()?;
+        let heading_path = headings.map(|json| from_json("chunks.heading_path", &json)).transpose()?;
         Ok(Chunk {
             id: ChunkId(hash_from_hex("chunks.chunk_id", id)?),
             ordinal,
@@ -82,6 +108,7 @@ impl ChunkRecord<'_> {
             token_count,
             page,
             metadata: metadata.map(|json| from_json("chunks.metadata", &json)).transpose()?,
+            context,
         })
     }
 }

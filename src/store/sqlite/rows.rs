@@ -8,14 +8,16 @@ use crate::domain::{ChunkId, ContentHash, Timestamp};
 use crate::store::{Operation, StoreError};
 
 use super::codec::ids_to_bytes;
-use super::prepare::{ChunkColumns, PutColumns, Segment};
+use super::prepare::{ChunkColumns, ChunkingColumns, PutColumns, Segment};
 use super::script::{Insert, Parameters, Script};
+use super::standby_rows::StandbyRows;
 
 /// What a wave of writes adds and changes; applied in the order of the fields.
 #[derive(Debug, Default)]
 pub(super) struct Rows<'a> {
     /// Ranges of chunk rows that serve no more.
     pub retired: Vec<(i64, i64)>,
+    pub standby: StandbyRows,
     pub embeddings: Vec<EmbeddingRow<'a>>,
     pub documents: Vec<DocumentRow<'a>>,
     pub versions: Vec<VersionRow<'a>>,
@@ -75,7 +77,7 @@ pub(super) struct ChunkingRow<'a> {
     pub version: i64,
     pub generation: i64,
     pub first_chunk: i64,
-    pub put: &'a PutColumns,
+    pub columns: &'a ChunkingColumns,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,8 @@ pub(super) struct ChunkRow<'a> {
     pub tenant: i64,
     pub document: i64,
     pub chunking: i64,
+    /// The generation in which it stands ready; `None`: it serves.
+    pub standby_of: Option<i64>,
     pub columns: &'a ChunkColumns,
     pub segment: i64,
     pub segment_count: i64,
@@ -122,12 +126,14 @@ pub(super) struct LogRow {
     pub at: Timestamp,
 }
 
-/// By how much the counts of a generation change, and the last sequence that changes them.
+/// By how much the counts of a generation change, and the last sequence that changes them; 0: none does.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct CountsRow {
     pub generation: i64,
     pub sequence: i64,
     pub documents: i64,
+    /// Those of them that are served from it.
+    pub serving: i64,
     pub chunks: i64,
     pub vectors: i64,
 }
@@ -146,12 +152,14 @@ impl Rows<'_> {
         let mut script = Script::new(connection);
         // First: a chunk id may serve once only, and the new chunking may hold the same ids as the old.
         script.list(RETIRE, &self.retired, |(first, last)| format!("[{first},{last}]"));
+        self.standby.clear(&mut script);
         script.insert(&EMBEDDINGS, &self.embeddings, EmbeddingRow::bind).await?;
         script.insert(&DOCUMENTS, &self.documents, DocumentRow::bind).await?;
         script.insert(&VERSIONS, &self.versions, VersionRow::bind).await?;
         script.insert(&SEGMENTS, &self.segments, SegmentRow::bind).await?;
         script.insert(&CHUNKINGS, &self.chunkings, ChunkingRow::bind).await?;
         script.insert(&CHUNKS, &self.chunks, ChunkRow::bind).await?;
+        self.standby.settle(&mut script).await?;
         script.list(REEMBED, &self.reembedded, Reembedded::to_json);
         script.list(DELETE, &self.deleted, |(id, sequence)| format!("[{id},{sequence},{}]", now.0));
         script.list(TOUCH, &self.touched, |(id, sequence)| format!("[{id},{sequence}]"));
@@ -171,13 +179,13 @@ const DELETE: &str = "UPDATE documents SET chunking_id = NULL, first_version = v
     sequence = change.sequence, updated_at = change.at FROM \
     (SELECT value ->> 0 AS id, value ->> 1 AS sequence, value ->> 2 AS at FROM json_each(?)) change \
     WHERE documents.id = change.id";
-const TOUCH: &str = "UPDATE documents SET sequence = change.sequence FROM \
+const TOUCH: &str = "UPDATE documents SET sequence = change.sequence, placed_by = NULL FROM \
     (SELECT value ->> 0 AS id, value ->> 1 AS sequence FROM json_each(?)) change WHERE documents.id = change.id";
-const COUNT: &str = "UPDATE generations SET last_sequence = change.sequence, \
-    live_documents = live_documents + change.documents, live_chunks = live_chunks + change.chunks, \
-    live_vectors = live_vectors + change.vectors FROM \
-    (SELECT value ->> 0 AS id, value ->> 1 AS sequence, value ->> 2 AS documents, value ->> 3 AS chunks, \
-    value ->> 4 AS vectors FROM json_each(?)) change WHERE generations.id = change.id";
+const COUNT: &str = "UPDATE generations SET last_sequence = MAX(last_sequence, change.sequence), \
+    live_documents = live_documents + change.documents, serving_documents = serving_documents + change.serving, \
+    live_chunks = live_chunks + change.chunks, live_vectors = live_vectors + change.vectors FROM \
+    (SELECT value ->> 0 AS id, value ->> 1 AS sequence, value ->> 2 AS documents, value ->> 3 AS serving, \
+    value ->> 4 AS chunks, value ->> 5 AS vectors FROM json_each(?)) change WHERE generations.id = change.id";
 
 /// The statements that change rows found by other than an insert.
 #[cfg(test)]
@@ -203,6 +211,7 @@ static DOCUMENTS: LazyLock<Insert> = LazyLock::new(|| {
         "created_at",
         "updated_at",
         "sequence",
+        "placed_by",
     ];
     let updates = changing.map(|column| format!("{column} = excluded.{column}")).join(", ");
     let columns: Vec<&str> = fixed.into_iter().chain(changing).collect();
@@ -236,6 +245,7 @@ static CHUNKS: LazyLock<Insert> = LazyLock::new(|| {
         "document_id",
         "chunking_id",
         "live",
+        "standby_of",
         "chunk_id",
         "ordinal",
         "span_start",
@@ -246,6 +256,7 @@ static CHUNKS: LazyLock<Insert> = LazyLock::new(|| {
         "page",
         "token_count",
         "metadata",
+        "context",
         "embedding_id",
         "pending_input",
     ];
@@ -279,6 +290,7 @@ impl DocumentRow<'_> {
         to.add(self.version).add(self.first_version).add(self.version_id).add(self.generation);
         to.add(self.chunking).add(self.first_chunk).add(self.chunk_count);
         to.add(self.created_at.0).add(self.updated_at.0).add(self.sequence);
+        to.add_null();
     }
 }
 
@@ -300,17 +312,20 @@ impl SegmentRow<'_> {
 impl ChunkingRow<'_> {
     fn bind(&self, to: &mut Parameters) {
         to.add(self.id).add(self.version).add(self.generation).add(self.first_chunk);
-        to.add_count(self.put.chunks.len()).add(self.put.shape_hash.as_slice()).add(self.put.chunker.as_deref());
+        let columns = self.columns;
+        to.add_count(columns.chunks.len()).add(columns.shape_hash.as_slice()).add(columns.chunker.as_deref());
     }
 }
 
 impl ChunkRow<'_> {
     fn bind(&self, to: &mut Parameters) {
         let chunk = self.columns;
-        to.add(self.id).add(self.tenant).add(self.document).add(self.chunking).add(1_i64);
+        to.add(self.id).add(self.tenant).add(self.document).add(self.chunking);
+        to.add(i64::from(self.standby_of.is_none())).add(self.standby_of);
         to.add(chunk.id.0.as_slice()).add(chunk.ordinal).add_count(chunk.span.start).add_count(chunk.span.end);
         to.add(self.segment).add(self.segment_count);
-        to.add(chunk.heading_path.as_deref()).add(chunk.page).add(chunk.token_count).add(chunk.metadata.as_deref());
+        to.add(chunk.heading_path.as_deref()).add(chunk.page).add(chunk.token_count);
+        to.add(chunk.metadata.as_deref()).add(chunk.context.as_deref());
         to.add(self.embedding).add(self.pending_input.map(|hash| hash.0.to_vec()));
     }
 }
@@ -339,7 +354,7 @@ impl LogRow {
 
 impl CountsRow {
     fn json(&self) -> String {
-        let Self { generation, sequence, documents, chunks, vectors } = self;
-        format!("[{generation},{sequence},{documents},{chunks},{vectors}]")
+        let Self { generation, sequence, documents, serving, chunks, vectors } = self;
+        format!("[{generation},{sequence},{documents},{serving},{chunks},{vectors}]")
     }
 }

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 
 use sqlx::SqliteConnection;
 
-use crate::domain::{ByteSpan, ChunkId, CollectionName, ContentHash, GenerationId, TenantId, Timestamp};
+use crate::domain::{
+    ByteSpan, ChunkId, CollectionName, ContentHash, GenerationId, GenerationState, TenantId, Timestamp,
+};
 use crate::store::StoreError;
 
-use super::codec::{Columns, hex_list, to_json};
+use super::catalog::read_state;
+use super::codec::{Columns, from_json, hex_list, to_json};
 
 /// The collection that a write goes to, with its live generation.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +19,15 @@ pub(super) struct Place {
     pub collection: i64,
     pub generation: i64,
     pub generation_id: GenerationId,
+    pub embedder: Option<EmbedderRow>,
+}
+
+/// The generation that a build or a move names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    pub collection: i64,
+    pub generation: i64,
+    pub state: GenerationState,
     pub embedder: Option<EmbedderRow>,
 }
 
@@ -52,9 +64,24 @@ pub(super) struct Live {
     pub first_chunk: i64,
     pub chunk_count: i64,
     pub sequence: i64,
+    /// The operation by which its generation came to hold it.
+    pub placed_by: i64,
+    pub standbys: Vec<Standby>,
 }
 
-/// A chunk that serves at present.
+/// What a document has ready in a generation that does not serve it.
+#[derive(Debug)]
+pub(super) struct Standby {
+    pub generation: i64,
+    pub chunking: i64,
+    pub first_chunk: i64,
+    pub chunk_count: i64,
+    pub sequence: i64,
+    /// In order; filled in only where they are dropped or replaced.
+    pub chunks: Vec<PreviousChunk>,
+}
+
+/// A chunk that is there at present.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PreviousChunk {
     pub row: i64,
@@ -92,6 +119,29 @@ pub(super) async fn load_place(
     }))
 }
 
+/// The generations among `ids`, of whichever tenant.
+pub(super) async fn load_targets(
+    connection: &mut SqliteConnection,
+    ids: impl Iterator<Item = &GenerationId>,
+) -> Result<HashMap<GenerationId, Target>, StoreError> {
+    const SQL: &str = "SELECT g.public_id, g.collection_id, g.id, g.state, e.id, e.dimensions FROM json_each($1) j \
+        CROSS JOIN generations g ON g.public_id = unhex(j.value) LEFT JOIN embedders e ON e.id = g.embedder_id";
+    let rows = sqlx::query(SQL).bind(hex_list(ids.map(|id| id.0.as_slice()))).fetch_all(&mut *connection).await?;
+    let mut targets = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let mut columns = Columns::of(row);
+        let id = GenerationId(columns.hash()?);
+        let target = Target {
+            collection: columns.take()?,
+            generation: columns.take()?,
+            state: read_state(columns.take()?)?,
+            embedder: take_embedder(&mut columns)?,
+        };
+        targets.insert(id, target);
+    }
+    Ok(targets)
+}
+
 /// The documents of a collection among `names`, each with its index in `names`.
 pub(super) async fn load_known(
     connection: &mut SqliteConnection,
@@ -100,9 +150,11 @@ pub(super) async fn load_known(
 ) -> Result<Vec<(usize, Known)>, StoreError> {
     const SQL: &str = "SELECT j.key, d.id, d.version, d.first_version, d.created_at, d.chunking_id, d.generation_id, \
         e.id, e.dimensions, d.head_hash, d.content_hash, v.text_hash, g.shape_hash, d.version_id, v.first_segment, \
-        v.segment_count, d.first_chunk, d.chunk_count, d.sequence FROM json_each($1) j \
+        v.segment_count, d.first_chunk, d.chunk_count, d.sequence, COALESCE(d.placed_by, d.sequence), \
+        (SELECT json_group_array(json_array(s.generation_id, s.chunking_id, s.first_chunk, s.chunk_count, s.sequence)) \
+        FROM standbys s WHERE s.document_id = d.id) FROM json_each($1) j \
         CROSS JOIN documents d ON d.collection_id = $2 AND d.name = j.value \
-        JOIN versions v ON v.id = d.version_id LEFT JOIN chunkings g ON g.id = d.chunking_id \
+        LEFT JOIN versions v ON v.id = d.version_id LEFT JOIN chunkings g ON g.id = d.chunking_id \
         JOIN generations n ON n.id = d.generation_id LEFT JOIN embedders e ON e.id = n.embedder_id";
     let rows = sqlx::query(SQL).bind(to_json(names)).bind(collection).fetch_all(&mut *connection).await?;
     let mut known = Vec::with_capacity(rows.len());
@@ -136,9 +188,24 @@ fn take_known(columns: &mut Columns<'_>) -> Result<Known, StoreError> {
             first_chunk: columns.take()?,
             chunk_count: columns.take()?,
             sequence: columns.take()?,
+            placed_by: columns.take()?,
+            standbys: read_standbys(columns.take()?)?,
         }),
     };
     Ok(Known { id, version, first_version, created_at, live })
+}
+
+fn read_standbys(json: &str) -> Result<Vec<Standby>, StoreError> {
+    let rows: Vec<[i64; 5]> = from_json("standbys", json)?;
+    let read = |[generation, chunking, first_chunk, chunk_count, sequence]: [i64; 5]| Standby {
+        generation,
+        chunking,
+        first_chunk,
+        chunk_count,
+        sequence,
+        chunks: Vec::new(),
+    };
+    Ok(rows.into_iter().map(read).collect())
 }
 
 fn take_embedder(columns: &mut Columns<'_>) -> Result<Option<EmbedderRow>, StoreError> {

@@ -20,10 +20,10 @@ use crate::domain::{
 use crate::store::{
     CorpusStore, DocumentState, DocumentWrite, HydratedChunk, IndexableDocument, Ledger, LedgerEntry, LiveCounts,
     LogEntry, OperationLog, OwnedGeneration, Page, StoreError, StoreSettings, StoredBudget, StoredChunk, UsageBy,
-    UsageRow, WithEmbeddings, WriteOutcome,
+    UsageRow, View, WithEmbeddings, WriteOutcome,
 };
 
-use super::catalog::NewCollection;
+use super::catalog::{Company, FoundCollection, NewCollection};
 use super::known::KnownCollections;
 use super::open::{self, Opened, PAGE_BYTES};
 use super::prepare::{Change, prepare, text_bytes};
@@ -74,6 +74,7 @@ impl SqliteStore {
             committed: watch::Sender::new(Sequence(ids.sequence as u64)),
             poisoned: watch::Sender::new(false),
             commits: AtomicU64::new(0),
+            generation_changes: AtomicU64::new(0),
         });
         let limits = WriterLimits {
             group_writes: settings.group_writes.max(1),
@@ -217,14 +218,16 @@ impl CorpusStore for SqliteStore {
     }
 
     async fn collection(&self, scope: &TenantScope, name: &CollectionName) -> Result<Option<Collection>, StoreError> {
-        if let Some(known) = self.collections.get(&scope.tenant, name) {
+        // Before the look-up: what changes meanwhile makes it outdated at once.
+        let as_of = self.signals.generation_changes.load(Ordering::Acquire);
+        if let Some(known) = self.collections.get(as_of, &scope.tenant, name) {
             return Ok(Some(known));
         }
         let found = catalog::collection(self.readers.lend().await?.connection(), &scope.tenant, name).await?;
-        if let Some(found) = &found {
-            self.collections.remember(&scope.tenant, found);
+        if let Some(FoundCollection { collection, company: Company::Alone }) = &found {
+            self.collections.remember(as_of, &scope.tenant, collection);
         }
-        Ok(found)
+        Ok(found.map(|found| found.collection))
     }
 
     async fn collections(&self, scope: &TenantScope) -> Result<Vec<Collection>, StoreError> {
@@ -332,12 +335,12 @@ impl CorpusStore for SqliteStore {
     async fn hydrate(
         &self,
         scope: &TenantScope,
-        collection: &CollectionName,
+        (collection, view): (&CollectionName, View),
         ids: &[ChunkId],
         embeddings: WithEmbeddings,
     ) -> Result<Vec<HydratedChunk>, StoreError> {
         let mut reader = self.readers.lend().await?;
-        chunks::hydrate(reader.connection(), &self.generations, scope, (collection, ids), embeddings).await
+        chunks::hydrate(reader.connection(), &self.generations, scope, (collection, view, ids), embeddings).await
     }
 
     async fn neighbours(
@@ -382,12 +385,12 @@ impl OperationLog for SqliteStore {
     async fn indexable(
         &self,
         tenant: &TenantId,
-        collection: &CollectionName,
+        (collection, generation): (&CollectionName, GenerationId),
         documents: &[DocumentId],
         embeddings: WithEmbeddings,
     ) -> Result<Vec<Option<IndexableDocument>>, StoreError> {
         let mut reader = self.readers.lend().await?;
-        chunks::indexable(reader.connection(), tenant, (collection, documents), embeddings).await
+        chunks::indexable(reader.connection(), tenant, (collection, generation, documents), embeddings).await
     }
 
     async fn live_counts(&self, generation: GenerationId) -> Result<LiveCounts, StoreError> {

@@ -13,7 +13,9 @@ use crate::store::{LedgerEntry, StoreError, Submitted, WriteOutcome};
 
 use super::catalog::{self, NewCollection};
 use super::codec::Columns;
+use super::erase::{self, Removal};
 use super::failure::{Severity, Stage, severity, share, was_rolled_back_already};
+use super::generation_requests::{self, GenerationAnswer, GenerationRequest};
 use super::group::{Item, apply_wave, waves};
 use super::plan::Ids;
 use super::prepare::Change;
@@ -46,8 +48,11 @@ pub(super) enum Request {
     },
     Ledger(LedgerRequest),
     Tasks(TaskRequest),
+    Generations(GenerationRequest),
     /// Those of one transaction are applied together.
     Leased(LeasedWrite),
+    /// In a transaction of its own, behind the others.
+    Remove(Removal),
 }
 
 #[derive(Debug)]
@@ -72,6 +77,7 @@ pub(super) enum Answer {
     Task(Option<Box<Task>>),
     /// One for each wish.
     Claimed(Vec<Option<Task>>),
+    Generations(GenerationAnswer),
     /// How many attempts of the call are known.
     Attempts(u32),
     /// How many tasks changed their state.
@@ -91,6 +97,8 @@ pub(super) struct Signals {
     pub poisoned: watch::Sender<bool>,
     /// Transactions that were committed, each with one fsync.
     pub commits: AtomicU64,
+    /// How often generations have been changed as a whole since opening; grows after the change is durable.
+    pub generation_changes: AtomicU64,
 }
 
 /// Bounds of a transaction and of the write-ahead log.
@@ -125,12 +133,13 @@ type Answers = Vec<Reply>;
 enum Kept<'a> {
     Ledger(&'a LedgerRequest),
     Task(&'a TaskRequest),
+    Generation(&'a GenerationRequest),
     Leased(&'a [&'a LeasedWrite]),
 }
 
-struct Failure {
-    error: StoreError,
-    stage: Stage,
+pub(super) struct Failure {
+    pub error: StoreError,
+    pub stage: Stage,
 }
 
 impl From<StoreError> for Failure {
@@ -177,6 +186,33 @@ impl Writer {
     }
 
     async fn commit_group(&mut self, group: Vec<Call>) {
+        let (removals, group): (Vec<Call>, Vec<Call>) =
+            group.into_iter().partition(|call| matches!(call.request, Request::Remove(_)));
+        if !group.is_empty() {
+            self.commit_together(group).await;
+        }
+        for call in removals {
+            self.commit_removal(call).await;
+        }
+    }
+
+    async fn commit_removal(&mut self, call: Call) {
+        let Request::Remove(removal) = &call.request else { return };
+        if self.is_poisoned() {
+            return answer_all(vec![call], || StoreError::Poisoned);
+        }
+        let answer = match erase::remove(&mut self.connection, removal).await {
+            Ok(answer) => {
+                self.signals.commits.fetch_add(1, Ordering::Relaxed);
+                Ok(answer)
+            }
+            Err(failure) => Err(self.give_up(failure, self.ids).await),
+        };
+        // The caller may have gone.
+        let _ = call.answer.send(answer);
+    }
+
+    async fn commit_together(&mut self, group: Vec<Call>) {
         let ids = self.ids;
         let mut result = self.attempt(&group, Isolation::Together).await;
         if let Err(failure) = &result
@@ -188,22 +224,30 @@ impl Writer {
         match result {
             Ok(answers) => {
                 self.signals.commits.fetch_add(1, Ordering::Relaxed);
+                if group.iter().any(Call::changes_collections) {
+                    self.signals.generation_changes.fetch_add(1, Ordering::Release);
+                }
                 self.signals.committed.send_replace(Sequence(self.ids.sequence as u64));
                 for (call, answer) in group.into_iter().zip(answers) {
                     // The caller may have gone.
                     let _ = call.answer.send(answer);
                 }
             }
-            Err(Failure { error, stage }) => {
-                self.roll_back(ids).await;
-                if severity(&error, stage) == Severity::Fatal {
-                    self.poison(&error);
-                    answer_all(group, || StoreError::Poisoned);
-                } else {
-                    answer_all(group, share(error));
-                }
+            Err(failure) => {
+                let error = self.give_up(failure, ids).await;
+                answer_all(group, share(error));
             }
         }
+    }
+
+    /// Undoes what was begun, and returns what the callers are told.
+    async fn give_up(&mut self, Failure { error, stage }: Failure, ids: Ids) -> StoreError {
+        self.roll_back(ids).await;
+        if severity(&error, stage) == Severity::Fatal {
+            self.poison(&error);
+            return StoreError::Poisoned;
+        }
+        error
     }
 
     async fn attempt(&mut self, group: &[Call], isolation: Isolation) -> Result<Answers, Failure> {
@@ -234,6 +278,8 @@ impl Writer {
                 Request::Leased(_) => leased.next().expect("each write under a lease is answered"),
                 Request::Ledger(request) => self.keep(Kept::Ledger(request), isolation, now).await?.remove(0),
                 Request::Tasks(request) => self.keep(Kept::Task(request), isolation, now).await?.remove(0),
+                Request::Generations(request) => self.keep(Kept::Generation(request), isolation, now).await?.remove(0),
+                Request::Remove(_) => Ok(Answer::Done),
             });
         }
         let committed = sqlx::query("COMMIT").execute(&mut self.connection).await;
@@ -290,6 +336,9 @@ impl Writer {
                 Ok(vec![Ok(ledger::apply(&mut self.connection, &mut self.ids, request, now).await?)])
             }
             Kept::Task(request) => Ok(vec![task_requests::apply(&mut self.connection, request, now).await?]),
+            Kept::Generation(request) => {
+                Ok(vec![generation_requests::apply(&mut self.connection, request, now).await?])
+            }
             Kept::Leased(writes) => task_writes::apply(&mut self.connection, &mut self.ids, writes, now).await,
         }
     }
@@ -379,6 +428,10 @@ impl Writer {
 }
 
 impl Call {
+    fn changes_collections(&self) -> bool {
+        matches!(&self.request, Request::Generations(request) if request.changes_collections())
+    }
+
     // Rows that are about as much work as a document, and bytes.
     fn size(&self) -> (usize, usize) {
         match &self.request {
@@ -388,7 +441,10 @@ impl Call {
             }
             Request::Leased(write) => (write.ledger.len() / ENTRIES_LIKE_A_WRITE, write.bytes()),
             Request::Tasks(request) => (0, request.bytes()),
-            Request::OpenCollection(_) | Request::MarkIndexed { .. } | Request::Ledger(_) => (0, 0),
+            Request::Generations(request) => (0, request.bytes()),
+            Request::OpenCollection(_) | Request::MarkIndexed { .. } | Request::Ledger(_) | Request::Remove(_) => {
+                (0, 0)
+            }
         }
     }
 }

@@ -111,7 +111,10 @@ async fn a_check_names_a_text_a_place_a_vector_and_a_count_that_are_not_what_was
         ("UPDATE chunks SET span_start = span_start + 1 WHERE id = 2", "is not made from bytes"),
         ("UPDATE chunks SET span_end = 1000000 WHERE id = 2", "are not in the text"),
         ("UPDATE embeddings SET vector = x'0001' WHERE id = 1", "embedding 1 has 2 bytes"),
-        ("UPDATE generations SET live_chunks = live_chunks + 1", "collection c: it says 2 documents with 7 chunks"),
+        (
+            "UPDATE generations SET live_chunks = live_chunks + 1",
+            "collection c: a generation says that it has 7 chunks, and has 6",
+        ),
         ("DELETE FROM chunks WHERE id = 2", "3 chunks were stored, 2 are there"),
         ("INSERT INTO task_counts VALUES ('queued', 'acme', 'map', 3)", "3 are counted as queued, and 0 are"),
         ("DELETE FROM tenants", "names a row of tenants that is not there"),

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use crate::store::conformance::{conformance, deeds, live, replay, steps};
+use crate::store::check_truth;
+use crate::store::conformance::{conformance, deeds, live, moves, replay, rollout, steps};
 
 use super::fixture::fresh;
 
@@ -18,6 +19,17 @@ proptest! {
             let fresh = fresh().await;
             replay(fresh.subject(), &steps).await;
             fresh.store.close().await.unwrap();
+        });
+    }
+
+    #[test]
+    fn any_rollout_serves_each_document_from_one_generation(moves in moves()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let fresh = fresh().await;
+            rollout(fresh.subject(), &moves).await;
+            fresh.store.close().await.unwrap();
+            assert_eq!(check_truth(&fresh.path()).await.unwrap().findings, [""; 0]);
         });
     }
 

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 
 use crate::store::conformance::{Ingest, Subject, collection_name, paragraph, scope};
-use crate::store::{IntegrityCheck, SqliteStore, StoreSettings, WithEmbeddings, WriteOutcome};
+use crate::store::{IntegrityCheck, SqliteStore, StoreSettings, View, WithEmbeddings, WriteOutcome};
 
 use super::child;
 use super::fixture::subject;
@@ -100,7 +100,7 @@ async fn check_recovered(store: Subject<'_>) -> HashSet<usize> {
             let content = store.corpus.content(&owner, &name, &document.head.id, None).await.unwrap();
             assert_eq!(content, Some(expected.text()));
             let ids = expected.chunk_ids(&owner.tenant);
-            let hits = store.corpus.hydrate(&owner, &name, &ids, WithEmbeddings::Yes).await.unwrap();
+            let hits = store.corpus.hydrate(&owner, (&name, View::Serving), &ids, WithEmbeddings::Yes).await.unwrap();
             assert_eq!(hits.len(), ids.len());
             assert!(hits.iter().all(|hit| hit.embedding.is_some()));
             let row = store.log.entries(None, crate::domain::Sequence(document.sequence.0 - 1), 1).await.unwrap();

@@ -31,7 +31,16 @@ impl Fresh {
 
 /// The store as every promise sees it.
 pub(super) fn subject(store: &SqliteStore) -> Subject<'_> {
-    Subject { corpus: store, log: store, ledger: store, tasks: store, queue: store }
+    Subject {
+        corpus: store,
+        log: store,
+        ledger: store,
+        tasks: store,
+        queue: store,
+        generations: store,
+        cases: store,
+        erasure: store,
+    }
 }
 
 pub(super) async fn fresh() -> Fresh {

@@ -5,6 +5,7 @@ mod child;
 mod conformance;
 mod console;
 mod durability;
+mod erasing;
 mod fixture;
 mod generations;
 mod ledger;

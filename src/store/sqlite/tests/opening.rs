@@ -12,8 +12,8 @@ use crate::store::conformance::{Ingest, call, collection_name, new_task, scope};
 use crate::store::sqlite::open::{Durability, check_durability, read_durability};
 use crate::store::sqlite::{catalog, failure};
 use crate::store::{
-    CorpusStore as _, IntegrityCheck, Ledger as _, LedgerEntry, OperationLog as _, SqliteStore, StoreError,
-    StoreSettings, TaskStore as _,
+    CorpusStore as _, GenerationStore as _, IntegrityCheck, Ledger as _, LedgerEntry, OperationLog as _, SqliteStore,
+    StoreError, StoreSettings, TaskStore as _, View, WithEmbeddings, WriteOutcome, check_truth,
 };
 
 use super::fixture::{Fresh, fresh};
@@ -43,6 +43,26 @@ async fn the_writer_syncs_every_commit() {
 
     let expected = Durability { journal_mode: "wal".into(), synchronous: 2, foreign_keys: 1 };
     assert_eq!(fresh.store.durability, expected);
+}
+
+/// Killed while it made its database, a server refused to start ever after: the list of migrations was there, and the
+/// mark of the first migration was not. Found by the test of all crash points.
+#[tokio::test]
+async fn a_first_start_that_was_cut_off_before_its_first_migration_is_gone_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("plumb.db");
+    run(
+        &path,
+        "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL, \
+        installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, checksum BLOB NOT NULL, \
+        execution_time BIGINT NOT NULL)",
+    )
+    .await;
+
+    let store = SqliteStore::open(&path, StoreSettings::default()).await.unwrap();
+
+    assert_eq!(store.last_sequence().await.unwrap(), Sequence(0));
+    store.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -100,6 +120,7 @@ async fn a_newer_database_is_refused_and_stays_as_it_is() {
 #[tokio::test]
 async fn a_database_from_before_the_ledger_is_migrated_and_keeps_its_documents() {
     let fresh = closed_with_documents().await;
+    undo_generations(&fresh.path()).await;
     undo_tasks(&fresh.path()).await;
     drop_all(&fresh.path(), &LEDGER_TABLES).await;
     run(&fresh.path(), "DELETE FROM _sqlx_migrations WHERE version = 2; PRAGMA user_version = 1;").await;
@@ -122,6 +143,7 @@ async fn a_database_from_before_tasks_is_migrated_and_keeps_its_ledger() {
     let fresh = fresh.reopen().await;
     fresh.store.record(vec![LedgerEntry::Call(Box::new(call.clone()))]).await.unwrap();
     fresh.store.close().await.unwrap();
+    undo_generations(&fresh.path()).await;
     undo_tasks(&fresh.path()).await;
 
     let fresh = fresh.reopen().await;
@@ -131,6 +153,59 @@ async fn a_database_from_before_tasks_is_migrated_and_keeps_its_ledger() {
     assert_eq!(fresh.store.trace(&owner, call.trace_id).await.unwrap().unwrap().calls, [call]);
     let documents = fresh.store.documents(&owner, &collection_name("c"), None, 500).await.unwrap();
     assert_eq!(documents.items.len(), 200);
+}
+
+#[tokio::test]
+async fn a_database_from_before_generations_is_migrated_and_its_documents_serve() {
+    let fresh = closed_with_documents().await;
+    undo_generations(&fresh.path()).await;
+    let owner = scope("acme");
+
+    let fresh = fresh.reopen().await;
+
+    let status = fresh.store.generation_statuses(&owner, None).await.unwrap().remove(0);
+    assert_eq!((status.counts.documents, status.counts.built, status.counts.serving), (200, 200, 200));
+    assert_eq!((status.previous, status.changed_at), (None, status.generation.created_at));
+    let ingest = Ingest::new("c", "d7", &[7]);
+    let ids = ingest.chunk_ids(&owner.tenant);
+    let hits =
+        fresh.store.hydrate(&owner, (&ingest.collection, View::Serving), &ids, WithEmbeddings::Yes).await.unwrap();
+    assert_eq!((hits.len(), hits[0].chunk.context.clone()), (1, None));
+    assert!(matches!(fresh.subject().put(&owner, &ingest).await, WriteOutcome::Unchanged { version: 1, .. }));
+    let retitled = ingest.title("new");
+    assert!(matches!(fresh.subject().put(&owner, &retitled).await, WriteOutcome::Written { version: 1, .. }));
+    fresh.store.close().await.unwrap();
+    assert_eq!(check_truth(&fresh.path()).await.unwrap().findings, [""; 0]);
+}
+
+/// Makes format 3 of format 4.
+async fn undo_generations(path: &Path) {
+    drop_all(path, &["standbys", "contexts", "eval_cases", "shadow_searches"]).await;
+    let indexes = [
+        "chunks_standby",
+        "chunks_of_embedding",
+        "chunks_of_chunking",
+        "documents_of_generation",
+        "chunkings_of_generation",
+    ];
+    let columns = [
+        ("generations", "serving_documents"),
+        ("generations", "plan"),
+        ("generations", "changed_at"),
+        ("generations", "previous_id"),
+        ("generations", "task_id"),
+        ("generations", "removed_at"),
+        ("generations", "promoted_at"),
+        ("documents", "placed_by"),
+        ("chunks", "standby_of"),
+        ("chunks", "context"),
+    ];
+    let drop_indexes: String = indexes.iter().map(|index| format!("DROP INDEX {index};")).collect();
+    let drop_columns: String =
+        columns.iter().map(|(table, column)| format!("ALTER TABLE {table} DROP COLUMN {column};")).collect();
+    run(path, &drop_indexes).await;
+    run(path, &drop_columns).await;
+    run(path, "DELETE FROM _sqlx_migrations WHERE version = 4; PRAGMA user_version = 3;").await;
 }
 
 /// Makes format 2 of format 3.

@@ -5,11 +5,14 @@ use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
 
 use crate::store::UsageBy;
 use crate::store::sqlite::budgets::SPENT;
+use crate::store::sqlite::erase::{CHECKED, UNCHECKED};
 use crate::store::sqlite::ledger::REMOVALS;
 use crate::store::sqlite::ledger_reads::{TRACE_READS, usage_sql};
 use crate::store::sqlite::rows::UPDATES;
+use crate::store::sqlite::standby_rows::STANDBY_UPDATES;
 use crate::store::sqlite::{
-    ledger_reads, lost_calls, queue_reads, task_claims, task_reads, task_rows, task_submits, task_writes,
+    case_rows, chunks, generation_reads, generation_rows, generation_writes, ledger_reads, lost_calls, queue_reads,
+    removal, task_claims, task_reads, task_rows, task_submits, task_writes,
 };
 
 use super::fixture::{Fresh, fresh};
@@ -25,9 +28,12 @@ async fn plan(connection: &mut SqliteConnection, statement: &str) -> Vec<String>
 
 async fn assert_none_walks(statements: &[&str]) {
     let fresh = fresh().await;
-    let mut connection = connect(&fresh).await;
+    assert_none_walks_over(&mut connect(&fresh).await, statements).await;
+}
+
+async fn assert_none_walks_over(connection: &mut SqliteConnection, statements: &[&str]) {
     for statement in statements {
-        let plan = plan(&mut connection, statement).await;
+        let plan = plan(connection, statement).await;
 
         // A list that was bound, or rows that were found before, are no table.
         let no_tables = ["VIRTUAL TABLE", "(subquery", "CONSTANT ROW"];
@@ -40,6 +46,31 @@ async fn assert_none_walks(statements: &[&str]) {
 #[tokio::test]
 async fn no_update_walks_a_table() {
     assert_none_walks(&UPDATES).await;
+}
+
+#[tokio::test]
+async fn no_statement_about_generations_walks_a_table() {
+    let statuses = [generation_rows::STATUS, generation_rows::STATUSES, generation_rows::ALL_STATUSES];
+    let statements = [
+        &STANDBY_UPDATES[..],
+        &statuses,
+        &generation_writes::WRITES,
+        &generation_reads::READS,
+        &case_rows::CASE_STATEMENTS,
+        &removal::REMOVALS,
+        &chunks::hydrations(),
+    ];
+
+    assert_none_walks(&statements.concat()).await;
+}
+
+#[tokio::test]
+async fn no_removal_for_good_walks_a_table() {
+    let fresh = fresh().await;
+    let options = SqliteConnectOptions::new().filename(fresh.path()).foreign_keys(false);
+
+    assert_none_walks_over(&mut options.connect().await.unwrap(), &UNCHECKED).await;
+    assert_none_walks(&CHECKED).await;
 }
 
 #[tokio::test]
