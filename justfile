@@ -28,6 +28,14 @@ evals-accept:
 bench:
     cargo bench --bench search
 
+# a change of chunking and of model from beginning to end, with an erasure, against a real server
+walk:
+    cargo build && tests/walks/generations
+
+# what a change of chunking costs while it happens
+bench-generations:
+    cargo bench --bench generations
+
 # licences, sources and banned crates; needs cargo-deny
 deny:
     cargo deny check bans licenses sources
