@@ -101,8 +101,8 @@ impl CutDisk {
     }
 
     /// Cuts the power, and tells so in the moment before. Nothing written from now on is kept, and fsyncs fail; but one
-    /// that is under way while another's transaction dies may be told of success: the journal has let go of that
-    /// transaction, and the kernel does not look at how it ended.
+    /// that is under way while another's transaction dies may, it seems, be told of success: the journal has let
+    /// go of that transaction. Answers have been seen to come after a cut; that one of them was lost was seen once.
     pub fn cut(&self, cut: Cut, tell: impl FnOnce()) {
         if let Cut::Torn { seed } = cut {
             self.keep_a_random_half(&mut StdRng::seed_from_u64(seed)).unwrap();

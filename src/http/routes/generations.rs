@@ -130,8 +130,8 @@ pub(in crate::http) async fn put_plan(
 
 /// Promote a generation
 ///
-/// It takes writes from now on, and all documents are moved to it. What it replaces is kept up to date until
-/// `retire_at`, so that it can be gone back to.
+/// It takes writes from now on, and all documents are moved to it. What it replaces stays until `retire_at`, so that it
+/// can be gone back to; what is written meanwhile is built there only after a going back.
 #[utoipa::path(post, path = "/generations/{generation_id}/promote", tag = "generations",
     params(
         ("generation_id" = String, Path, example = "gen_00112233445566778899aabbccddeeff"),

@@ -35,8 +35,8 @@ pub(in crate::http) struct ReceiptBody {
 /// A place that was cleared.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::http) struct ReceiptPlaceBody {
-    /// `versions`, `chunks`, `embeddings`, `cache` (of the whole tenant), `tasks`, `call_texts`, `traces`, `indexes`
-    /// (those written anew) or `files` (what was left in any file between the rows).
+    /// `versions`, `chunks`, `embeddings`, `contexts` and `cache` (of the whole tenant), `judgements`, `eval_cases`,
+    /// `tasks`, `call_texts`, `traces`, `indexes` (those written anew) or `files` (what was left in any file between the rows).
     #[schema(example = "versions")]
     pub place: String,
     pub removed: u64,
