@@ -113,7 +113,9 @@ async fn change(server: &Arc<Server>, queries: Vec<String>) -> anyhow::Result<()
     tell("nothing else", &before);
 
     let made_before = embedded(server).await?;
-    let profile = json!({"profile": {"chunker": {"strategy": "sentences", "max_tokens": 64}}});
+    // Nothing that is embedded stays as it is, and there is no more of it than before.
+    let chunker = json!({"strategy": "window", "target_tokens": 160, "max_tokens": 192, "overlap_tokens": 0});
+    let profile = json!({"profile": {"chunker": chunker}});
     let started = server.post("/generations", "application/json", profile.to_string()).await?;
     let task = started["task_id"].as_str().context("a task")?.to_owned();
     let mut built = Ok(Value::Null);
