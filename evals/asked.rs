@@ -15,28 +15,38 @@ const RANKING_DEPTH: usize = 100;
 /// Queries that are timed in each mode, the first by id.
 const TIMED_QUERIES: usize = 200;
 
+/// Queries that the cross-encoders are asked, the first by id: a fifth of a second each.
+const CROSS_ENCODED_QUERIES: usize = 300;
+
 /// A way to search that has a row in the table.
 pub struct AskedMode {
     pub name: &'static str,
     mode: Mode,
     /// `None`: the shipped default.
     fusion: Option<FusionMethod>,
-    reranks: Reranks,
+    /// Name of the reranker; `None`: not reranked.
+    reranker: Option<&'static str>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reranks {
-    Yes,
-    No,
+impl AskedMode {
+    pub fn is_reranked(&self) -> bool {
+        self.reranker.is_some()
+    }
 }
 
 /// The rows of the table, in order.
 pub const MODES: [AskedMode; 5] = [
-    AskedMode { name: "lexical", mode: Mode::Lexical, fusion: None, reranks: Reranks::No },
-    AskedMode { name: "vector", mode: Mode::Vector, fusion: None, reranks: Reranks::No },
-    AskedMode { name: "hybrid_rrf", mode: Mode::Hybrid, fusion: Some(FusionMethod::Rrf), reranks: Reranks::No },
-    AskedMode { name: "hybrid_convex", mode: Mode::Hybrid, fusion: Some(FusionMethod::Convex), reranks: Reranks::No },
-    AskedMode { name: "hybrid_rerank", mode: Mode::Hybrid, fusion: None, reranks: Reranks::Yes },
+    AskedMode { name: "lexical", mode: Mode::Lexical, fusion: None, reranker: None },
+    AskedMode { name: "vector", mode: Mode::Vector, fusion: None, reranker: None },
+    AskedMode { name: "hybrid_rrf", mode: Mode::Hybrid, fusion: Some(FusionMethod::Rrf), reranker: None },
+    AskedMode { name: "hybrid_convex", mode: Mode::Hybrid, fusion: Some(FusionMethod::Convex), reranker: None },
+    AskedMode { name: "hybrid_rescored", mode: Mode::Hybrid, fusion: None, reranker: Some("splade-tiny-msmarco") },
+];
+
+/// Rows of fewer queries: by the cross-encoders, the last one as shipped where time allows.
+pub const CROSS_ENCODED: [AskedMode; 2] = [
+    AskedMode { name: "rerank_l3", mode: Mode::Hybrid, fusion: None, reranker: Some("plumb-reranker-l3") },
+    AskedMode { name: "rerank_l6", mode: Mode::Hybrid, fusion: None, reranker: Some("plumb-reranker-l6") },
 ];
 
 /// Times of one mode, one client, one query after the other.
@@ -60,6 +70,13 @@ impl Asked {
         &self.runs[mode]
     }
 
+    /// The judgements of the queries that the cross-encoders were asked; empty if they were not.
+    pub fn cross_encoded(&self) -> Qrels {
+        let asked = self.runs.get(CROSS_ENCODED[0].name);
+        let is_asked = |id: &String| asked.is_some_and(|run| run.contains_key(id));
+        self.qrels.iter().filter(|(id, _)| is_asked(id)).map(|(id, grades)| (id.clone(), grades.clone())).collect()
+    }
+
     pub fn cost(&self, mode: &str) -> &Cost {
         &self.costs[mode]
     }
@@ -71,9 +88,13 @@ pub async fn ask(collection: &Collection, prepared: &Prepared) -> anyhow::Result
     let queries = collection.open()?.queries()?;
     let texts: Vec<(&String, &str)> = qrels.keys().map(|id| (id, queries[id].text.as_str())).collect();
     let (mut runs, mut costs) = (BTreeMap::new(), BTreeMap::new());
-    for mode in &MODES {
-        costs.insert(mode.name, time(mode, prepared, &texts).await?);
-        runs.insert(mode.name, rank(mode, prepared, &texts).await?);
+    let few = &texts[..texts.len().min(CROSS_ENCODED_QUERIES)];
+    // The languages are a smoke test of everything else.
+    let reads = collection.language.is_none() || crate::flag("PLUMB_EVALS_ALL");
+    let rows = MODES.iter().map(|mode| (mode, texts.as_slice()));
+    for (mode, texts) in rows.chain(CROSS_ENCODED.iter().filter(|_| reads).map(|mode| (mode, few))) {
+        costs.insert(mode.name, time(mode, prepared, texts).await?);
+        runs.insert(mode.name, rank(mode, prepared, texts).await?);
     }
     Ok(Asked { qrels, runs, costs, made_with: prepared.app.made_with() })
 }
@@ -122,7 +143,8 @@ fn overrides(mode: &AskedMode) -> QueryOverrides {
     QueryOverrides {
         mode: Some(mode.mode),
         fusion_method: mode.fusion,
-        rerank_enabled: Some(mode.reranks == Reranks::Yes),
+        rerank_enabled: Some(mode.reranker.is_some()),
+        rerank_model: mode.reranker.map(str::to_owned),
         ..QueryOverrides::default()
     }
 }

@@ -20,9 +20,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use plumb::eval::{Baseline, Bootstrap, Change, Metric};
+use plumb::eval::{Baseline, Bootstrap, Change, Metric, Qrels};
 
-use asked::{Asked, MODES};
+use asked::{Asked, AskedMode, CROSS_ENCODED, MODES};
 use collections::Collection;
 
 fn main() -> ExitCode {
@@ -109,24 +109,33 @@ async fn run(chosen: &[String]) -> anyhow::Result<Outcome> {
 }
 
 fn compare_with_baseline(collection: &Collection, asked: &Asked, outcome: &mut Outcome) -> anyhow::Result<()> {
-    if flag("PLUMB_EVALS_ACCEPT") {
-        return write_baseline(collection, asked);
+    let few = asked.cross_encoded();
+    compare(&collection.name, (asked, &MODES, &asked.qrels), outcome)?;
+    if few.is_empty() {
+        return Ok(());
     }
-    let path = baseline_path(&collection.name);
-    let Some(baseline) = Baseline::load(&path)? else {
-        let missing = format!("comparison of {}: no baseline yet, PLUMB_EVALS_ACCEPT=1 writes it", collection.name);
-        outcome.not_run.push(missing);
+    compare(&format!("{}.reranked", collection.name), (asked, &CROSS_ENCODED, &few), outcome)
+}
+
+/// The rows of a table and the queries that they were asked.
+type Rows<'a> = (&'a Asked, &'a [AskedMode], &'a Qrels);
+
+fn compare(name: &str, (asked, modes, qrels): Rows<'_>, outcome: &mut Outcome) -> anyhow::Result<()> {
+    if flag("PLUMB_EVALS_ACCEPT") {
+        return write_baseline(name, (asked, modes, qrels));
+    }
+    let Some(baseline) = Baseline::load(&baseline_path(name))? else {
+        outcome.not_run.push(format!("comparison of {name}: no baseline yet, PLUMB_EVALS_ACCEPT=1 writes it"));
         return Ok(());
     };
-    for mode in MODES {
+    for mode in modes {
         for metric in Metric::STANDARD {
-            let scores = metric.per_query(asked.run(mode.name), &asked.qrels);
+            let scores = metric.per_query(asked.run(mode.name), qrels);
             let found = baseline.compare(mode.name, metric, &scores, &Bootstrap::default())?;
             let worse = found.change == Change::Worse;
             outcome.check(worse.then(|| {
                 format!(
-                    "{} {} {}: {:.4} was {:.4}, difference {:+.4} [{:+.4}, {:+.4}]",
-                    collection.name,
+                    "{name} {} {}: {:.4} was {:.4}, difference {:+.4} [{:+.4}, {:+.4}]",
                     mode.name,
                     metric.name(),
                     found.mean,
@@ -141,17 +150,17 @@ fn compare_with_baseline(collection: &Collection, asked: &Asked, outcome: &mut O
     Ok(())
 }
 
-fn write_baseline(collection: &Collection, asked: &Asked) -> anyhow::Result<()> {
-    let any = Metric::Ndcg(10).per_query(asked.run(MODES[0].name), &asked.qrels);
-    let mut baseline = Baseline::new(&collection.name, &any);
+fn write_baseline(name: &str, (asked, modes, qrels): Rows<'_>) -> anyhow::Result<()> {
+    let any = Metric::Ndcg(10).per_query(asked.run(modes[0].name), qrels);
+    let mut baseline = Baseline::new(name, &any);
     baseline.made_with = asked.made_with.clone();
-    for mode in MODES {
+    for mode in modes {
         for metric in Metric::STANDARD {
-            baseline.record(mode.name, metric, &metric.per_query(asked.run(mode.name), &asked.qrels))?;
+            baseline.record(mode.name, metric, &metric.per_query(asked.run(mode.name), qrels))?;
         }
     }
-    baseline.write(&baseline_path(&collection.name))?;
-    println!("wrote the baseline of {}", collection.name);
+    baseline.write(&baseline_path(name))?;
+    println!("wrote the baseline of {name}");
     Ok(())
 }
 

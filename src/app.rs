@@ -216,7 +216,8 @@ impl App {
     /// What shaped the results of this instance, for people who compare numbers.
     pub fn made_with(&self) -> std::collections::BTreeMap<String, String> {
         let embedder = self.models.spec.as_ref().map(|spec| format!("{}@{}", spec.name, spec.revision));
-        let reranker = self.models.reranker.as_ref().map(|reranker| reranker.name().to_owned());
+        let rerankers = &self.models.rerankers;
+        let reranker = rerankers.first().map(|best| best.reranker.name().to_owned());
         let pairs = [
             ("embedder", embedder.unwrap_or_default()),
             ("reranker", reranker.unwrap_or_default()),

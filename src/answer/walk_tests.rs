@@ -34,6 +34,7 @@ fn found(hits: Vec<Hit>) -> SearchResult {
         generation: None,
         sequence: Sequence(1),
         hits,
+        reranked_by: None,
         degraded: Vec::new(),
         timings: StageTimings::default(),
         took_ms: 1.0,

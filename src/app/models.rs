@@ -6,8 +6,8 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::domain::EmbedderSpec;
 use crate::inference::{
-    Embedder, Embedders, EmbeddingCache, InferenceError, Models, OnnxEmbedder, Reranker, RescorerParts, TokenCounter,
-    WordCounter,
+    Embedder, Embedders, EmbeddingCache, InferenceError, Models, NamedReranker, OnnxEmbedder, RescorerParts,
+    TokenCounter, WordCounter,
 };
 
 use super::AppError;
@@ -18,7 +18,8 @@ pub(super) struct LoadedModels {
     pub embedder: Option<Arc<OnnxEmbedder>>,
     /// Those beside it.
     pub also: Vec<Arc<OnnxEmbedder>>,
-    pub reranker: Option<Arc<dyn Reranker>>,
+    /// Best first.
+    pub rerankers: Vec<NamedReranker>,
     /// What the profile of new collections names, also while the files are missing.
     pub spec: Option<EmbedderSpec>,
     /// One sentence for each model that is not at hand.
@@ -57,10 +58,9 @@ pub(super) async fn load_models(config: &Config, cache: Option<Arc<Cache>>) -> R
             }
         }
         let parts = RescorerParts { embedder: loaded.embedder.clone(), cache };
-        match models.load_reranker(&runtime, &inference, parts) {
-            Ok(reranker) => loaded.reranker = reranker,
-            Err(error) => loaded.note(&error),
-        }
+        let (rerankers, failed) = models.load_rerankers(&runtime, &inference, parts);
+        loaded.rerankers = rerankers;
+        failed.iter().for_each(|error| loaded.note(error));
         loaded
     });
     Ok(loaded.await?)

@@ -25,7 +25,7 @@ pub(super) fn searcher(
         progress: progress.clone(),
         compute: compute.clone(),
         embedders: models.embedders(),
-        reranker: models.reranker.clone(),
+        rerankers: models.rerankers.clone(),
         query_caches: query_caches(models, config),
         shadow: Some(shadow),
         settings: config.search.clone(),

@@ -87,6 +87,8 @@ pub struct SearchResult {
     pub sequence: Sequence,
     pub hits: Vec<Hit>,
     pub degraded: Vec<Degraded>,
+    /// Name of the reranker that ordered the head, if one did.
+    pub reranked_by: Option<String>,
     pub timings: StageTimings,
     pub took_ms: f64,
 }

@@ -33,10 +33,12 @@ pub struct Fusion {
 }
 
 /// Whether and how deep the reranker looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rerank {
     pub enabled: bool,
     pub depth: usize,
+    /// This reranker and no other; `None`: the best that time allows.
+    pub model: Option<String>,
 }
 
 /// At most one hit for each value of this.

@@ -121,6 +121,9 @@ impl From<SearchError> for Problem {
             SearchError::NoVectors { .. } | SearchError::UnreadScript => {
                 Self::fields(vec![FieldError::new("/mode", error.to_string())])
             }
+            SearchError::UnknownReranker { .. } => {
+                Self::fields(vec![FieldError::new("/rerank/model", error.to_string())])
+            }
             SearchError::UnknownCollection { .. }
             | SearchError::IndexLagging { .. }
             | SearchError::Opening { .. }

@@ -1,6 +1,7 @@
 //! The contracts of models that run in this process.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use half::f16;
@@ -75,6 +76,23 @@ pub enum EmbeddedBy {
     Several,
 }
 
+/// How a reranker judges, and so how far it is to be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RerankerKind {
+    /// Reads query and passage together.
+    CrossEncoder,
+    /// Compares what was made of each alone.
+    Rescorer,
+}
+
+/// A reranker by the name that settings and requests know it by.
+#[derive(Clone)]
+pub struct NamedReranker {
+    pub name: String,
+    pub kind: RerankerKind,
+    pub reranker: Arc<dyn Reranker>,
+}
+
 /// Scores passages against a query; more is better, scores of different queries are not comparable.
 ///
 /// A passage's score does not depend on the others (to 1e-5 in f32) unless the implementation says so.
@@ -86,6 +104,11 @@ pub trait Reranker: Send + Sync {
     /// False if the text is written in a script that the model does not know: its scores would be noise.
     fn reads(&self, _text: &str) -> bool {
         true
+    }
+
+    /// Time for one passage of common length, as measured when the model was loaded; `None`: not worth a measurement.
+    fn expected_pace(&self) -> Option<Duration> {
+        None
     }
 
     /// One score for each passage, in order. Past `deadline` it gives up with [`InferenceError::Deadline`].

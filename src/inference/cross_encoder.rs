@@ -1,7 +1,7 @@
 //! Cross-encoders: query and passage go through the model together (Nogueira and Cho, 2019).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
@@ -18,6 +18,11 @@ use super::session::OnnxSession;
 use super::tokenizer::TextTokenizer;
 use super::{InferenceError, Runtime};
 
+/// Words of the passage whose time is taken when a model is loaded: a chunk of common length.
+const COMMON_WORDS: usize = 128;
+/// Such passages in the run that is timed.
+const TIMED_ROWS: u32 = 2;
+
 /// Any ONNX cross-encoder that the manifest describes. A passage's score does not depend on the others.
 pub struct OnnxCrossEncoder {
     name: String,
@@ -25,6 +30,7 @@ pub struct OnnxCrossEncoder {
     facts: RerankerFacts,
     tokenizer: Arc<TextTokenizer>,
     scripts: Scripts,
+    pace: Duration,
     queue: ModelQueue,
 }
 
@@ -34,7 +40,7 @@ impl OnnxCrossEncoder {
         runtime: &Runtime,
         entry: &ModelEntry,
         files: &ModelFiles,
-        (intra_threads, limits): (usize, QueueLimits),
+        (owners, intra_threads, limits): (usize, usize, QueueLimits),
     ) -> Result<Self, InferenceError> {
         let unusable = |detail: String| InferenceError::Unusable { model: entry.name.clone(), detail };
         let facts = entry.reranker.clone().ok_or_else(|| unusable("it is no cross-encoder".to_owned()))?;
@@ -44,10 +50,15 @@ impl OnnxCrossEncoder {
         let row = tokenizer.encode_pair("a", "a")?;
         let logits = session.run(&[&row], |output| super::pooling::extract(&output, &[&row], Extract::Plain))?;
         facts.score(&logits[0]).map_err(unusable)?;
-        let queue = ModelQueue::start(&entry.name, vec![session], limits)?;
+        let pace = time(&mut session, &tokenizer)?;
+        let mut sessions = vec![session];
+        while sessions.len() < owners.max(1) {
+            sessions.push(OnnxSession::load(runtime, &entry.name, &files.onnx.bytes, options)?);
+        }
+        let queue = ModelQueue::start(&entry.name, sessions, limits)?;
         let scripts = Scripts::named(&entry.scripts).map_err(unusable)?;
         let name = format!("{}@{}+{}", entry.name, entry.revision, files.variant);
-        Ok(Self { name, model: entry.name.clone(), facts, tokenizer: Arc::new(tokenizer), scripts, queue })
+        Ok(Self { name, model: entry.name.clone(), facts, tokenizer: Arc::new(tokenizer), scripts, pace, queue })
     }
 
     async fn scores(&self, query: &str, passages: &[RerankPassage]) -> Result<Vec<f32>, InferenceError> {
@@ -55,9 +66,7 @@ impl OnnxCrossEncoder {
         let query = query.to_owned();
         let texts: Vec<String> = passages.iter().map(|passage| passage.text.clone()).collect();
         let bytes = texts.iter().map(|text| text.len() + query.len()).sum();
-        let rows = tokenize(&self.model, bytes, move || {
-            texts.iter().map(|text| tokenizer.encode_pair(&query, text)).collect::<Result<Vec<_>, _>>()
-        });
+        let rows = tokenize(&self.model, bytes, move || tokenizer.encode_pairs(&query, &texts));
         let logits = self.queue.run(rows.await?, Extract::Plain, Lane::Interactive).await?;
         let failed = |detail| InferenceError::Failed { model: self.model.clone(), detail };
         logits.iter().map(|logits| self.facts.score(logits).map_err(failed)).collect()
@@ -74,6 +83,10 @@ impl Reranker for OnnxCrossEncoder {
         self.scripts.read(text)
     }
 
+    fn expected_pace(&self) -> Option<Duration> {
+        Some(self.pace)
+    }
+
     async fn rerank(
         &self,
         _scope: &TenantScope,
@@ -83,6 +96,19 @@ impl Reranker for OnnxCrossEncoder {
     ) -> Result<Vec<f32>, InferenceError> {
         before(deadline, &self.model, self.scores(&query.text, passages)).await
     }
+}
+
+/// How long a passage of common length takes; the first run of such a length is not counted.
+fn time(session: &mut OnnxSession, tokenizer: &TextTokenizer) -> Result<Duration, InferenceError> {
+    let row = tokenizer.encode_pair("a", &"a ".repeat(COMMON_WORDS))?;
+    let rows = [&row; TIMED_ROWS as usize];
+    let mut took = Duration::ZERO;
+    for _ in 0..2 {
+        let start = Instant::now();
+        session.run(&rows, |output| super::pooling::extract(&output, &rows, Extract::Plain))?;
+        took = start.elapsed();
+    }
+    Ok(took / TIMED_ROWS)
 }
 
 impl RerankerFacts {

@@ -2,13 +2,15 @@
 //!
 //! No byte reaches a parser, the runtime or the loader of shared libraries before its hash was checked.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::manifest::{ExpectedFile, ModelEntry, Precision, Role};
+use super::bundled::bundled;
+use super::manifest::{Bundled, ExpectedFile, ModelEntry, Precision, Role};
 use super::{InferenceError, Manifest};
 
 /// Bytes hashed at a time.
@@ -48,7 +50,7 @@ pub fn check_file(model: &str, path: &Path, expected: &ExpectedFile<'_>) -> Resu
 
 /// A model's graph or tokenizer, with the bytes already checked.
 pub(super) struct CheckedFile {
-    pub bytes: Vec<u8>,
+    pub bytes: Cow<'static, [u8]>,
     /// SHA-256 in hexadecimal digits.
     pub sha256: String,
 }
@@ -75,8 +77,13 @@ pub(super) fn read_model(
         let (onnx, tokenizer) = (read(&local.onnx)?, read(&local.tokenizer)?);
         return Ok(ModelFiles { onnx, tokenizer, variant: "local" });
     }
-    let onnx = entry.onnx.get(&precision);
-    let onnx = onnx.ok_or_else(|| unusable(entry, &format!("it has no {} graph", precision.as_str())))?;
+    // What ships inside the program comes in one precision; it runs in that whatever the others run in.
+    let only = entry.onnx.iter().next().filter(|_| entry.is_bundled() && entry.onnx.len() == 1);
+    let (precision, onnx) = entry
+        .onnx
+        .get_key_value(&precision)
+        .or(only)
+        .ok_or_else(|| unusable(entry, &format!("it has no {} graph", precision.as_str())))?;
     let tokenizer = entry.tokenizer.as_ref().ok_or_else(|| unusable(entry, "it has no tokenizer"))?;
     Ok(ModelFiles {
         onnx: read_pinned(entry, models_dir, onnx)?,
@@ -85,13 +92,28 @@ pub(super) fn read_model(
     })
 }
 
-/// Reads a file of a package and checks it. Blocks.
+/// Reads a file of a package, or takes one that lies inside the program, and checks it. Blocks.
 pub(super) fn read_pinned(entry: &ModelEntry, models_dir: &Path, file: &str) -> Result<CheckedFile, InferenceError> {
+    if let Some(expected) = entry.bundled.iter().find(|bundled| bundled.file == file) {
+        return read_bundled(entry, expected);
+    }
     let expected = entry.expected_files().into_iter().find(|expected| expected.name == file);
     let expected =
         expected.ok_or_else(|| unusable(entry, &format!("the manifest does not say where {file} comes from")))?;
     let read = read_unpinned(&entry.name, &entry.dir(models_dir).join(file))?;
     if read.sha256 == expected.sha256 { Ok(read) } else { Err(wrong_hash(&entry.name, &expected, read.sha256)) }
+}
+
+fn read_bundled(entry: &ModelEntry, expected: &Bundled) -> Result<CheckedFile, InferenceError> {
+    let bytes = bundled(&entry.name, &expected.file);
+    let bytes =
+        bytes.ok_or_else(|| unusable(entry, &format!("no {} of it lies inside this program", expected.file)))?;
+    let sha256 = hex(&Sha256::digest(bytes));
+    let wanted = ExpectedFile { name: &expected.file, sha256: &expected.sha256, bytes: expected.bytes };
+    if sha256 != expected.sha256 {
+        return Err(wrong_hash(&entry.name, &wanted, sha256));
+    }
+    Ok(CheckedFile { bytes: Cow::Borrowed(bytes), sha256 })
 }
 
 /// The runtime's library, checked. Blocks.
@@ -130,7 +152,7 @@ fn read_unpinned(model: &str, path: &Path) -> Result<CheckedFile, InferenceError
         _ => InferenceError::Io { path: path.display().to_string(), source },
     })?;
     let sha256 = hex(&Sha256::digest(&bytes));
-    Ok(CheckedFile { bytes, sha256 })
+    Ok(CheckedFile { bytes: Cow::Owned(bytes), sha256 })
 }
 
 fn missing(model: &str, path: &Path) -> InferenceError {

@@ -9,9 +9,10 @@ use tracing::warn;
 use crate::domain::EmbedderSpec;
 
 use super::batch::BatchLimits;
-use super::contract::Reranker;
+use super::contract::{NamedReranker, Reranker, RerankerKind};
 use super::cross_encoder::OnnxCrossEncoder;
 use super::embedder::{EmbedderThreads, FileHashes, OnnxEmbedder, spec};
+use super::ensemble::RerankEnsemble;
 use super::files::{read_model, runtime_library};
 use super::queue::QueueLimits;
 use super::rescorer::{RescorerParts, SparseDenseRescorer};
@@ -114,7 +115,8 @@ impl Models {
         match entry.role {
             Role::Reranker => {
                 let files = read_model(entry, &self.dir, settings.precision)?;
-                let encoder = OnnxCrossEncoder::load(runtime, entry, &files, (intra, limits))?;
+                let encoder =
+                    OnnxCrossEncoder::load(runtime, entry, &files, (settings.embedder_threads, intra, limits))?;
                 Ok(Some(Arc::new(encoder)))
             }
             Role::Sparse => {
@@ -129,6 +131,48 @@ impl Models {
                 Err(InferenceError::Unusable { model: name.clone(), detail })
             }
         }
+    }
+}
+
+/// What could be loaded, best first, and why the others could not.
+pub type LoadedRerankers = (Vec<NamedReranker>, Vec<InferenceError>);
+
+impl Models {
+    /// Everything that may rerank, best and slowest first: each cross-encoder together with the reranker that the
+    /// settings name, and that one alone. Blocks.
+    pub fn load_rerankers(
+        &self,
+        runtime: &Runtime,
+        settings: &InferenceSettings,
+        parts: RescorerParts,
+    ) -> LoadedRerankers {
+        let Some(base_name) = &settings.reranker else { return (Vec::new(), Vec::new()) };
+        let (mut loaded, mut failed) = (Vec::new(), Vec::new());
+        let base = self.load_reranker(runtime, settings, parts).unwrap_or_else(|error| {
+            failed.push(error);
+            None
+        });
+        let is_sparse = self.manifest.named(base_name).is_ok_and(|entry| entry.role == Role::Sparse);
+        for name in settings.cross_encoders.iter().filter(|_| is_sparse) {
+            let alone = InferenceSettings { reranker: Some(name.clone()), ..settings.clone() };
+            match self.load_reranker(runtime, &alone, RescorerParts::default()) {
+                Ok(None) => {}
+                Ok(Some(cross)) => {
+                    let reranker = match &base {
+                        Some(base) => {
+                            Arc::new(RerankEnsemble::new(cross, Arc::clone(base), settings.cross_encoder_share))
+                        }
+                        None => cross,
+                    };
+                    let kind = RerankerKind::CrossEncoder;
+                    loaded.push(NamedReranker { name: name.clone(), kind, reranker });
+                }
+                Err(error) => failed.push(error),
+            }
+        }
+        let kind = if is_sparse { RerankerKind::Rescorer } else { RerankerKind::CrossEncoder };
+        loaded.extend(base.map(|reranker| NamedReranker { name: base_name.clone(), kind, reranker }));
+        (loaded, failed)
     }
 }
 

@@ -95,6 +95,9 @@ pub struct ModelEntry {
     /// Files that are made here from those of the package.
     #[serde(default)]
     pub derived: Vec<Derived>,
+    /// Files that lie inside the program.
+    #[serde(default)]
+    pub bundled: Vec<Bundled>,
     /// The user's own files instead of a package.
     pub local: Option<LocalFiles>,
     /// Name of the `tokenizer.json`.
@@ -164,6 +167,15 @@ pub struct Derived {
     pub weights: String,
     pub config: String,
     pub recipe: ExportRecipe,
+}
+
+/// A file that ships inside the program.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundled {
+    pub file: String,
+    pub sha256: String,
+    pub bytes: u64,
 }
 
 /// Files that the user brings. Relative paths are relative to the manifest.
@@ -313,6 +325,11 @@ impl ModelEntry {
         models_dir.join(&self.name).join(&self.revision)
     }
 
+    /// True if all its files lie inside the program, so that nothing is to be fetched.
+    pub fn is_bundled(&self) -> bool {
+        self.local.is_none() && !self.bundled.is_empty()
+    }
+
     /// Every file that ought to be there on this machine, those of the package first.
     pub fn expected_files(&self) -> Vec<ExpectedFile<'_>> {
         let packaged = self.package_here().into_iter().flat_map(|package| &package.files);
@@ -327,7 +344,8 @@ impl ModelEntry {
         let names = [self.name.as_str(), self.revision.as_str()];
         let files = self.package.iter().flat_map(|package| &package.files).map(|file| file.file.as_str());
         let derived = self.derived.iter().map(|file| file.file.as_str());
-        for name in names.into_iter().chain(files).chain(derived) {
+        let bundled = self.bundled.iter().map(|file| file.file.as_str());
+        for name in names.into_iter().chain(files).chain(derived).chain(bundled) {
             if name.is_empty() || name.starts_with('.') || !name.chars().all(plain) {
                 return Err(format!("{name:?} must consist of letters, digits, '.', '_' and '-'"));
             }
@@ -350,11 +368,8 @@ impl ModelEntry {
 
     fn check_files(&self) -> Result<(), String> {
         let Some(local) = &self.local else {
-            return if self.package.is_empty() {
-                Err("neither `package` nor `local` is given".to_owned())
-            } else {
-                Ok(())
-            };
+            let nowhere = self.package.is_empty() && self.bundled.is_empty();
+            return if nowhere { Err("neither `package` nor `local` is given".to_owned()) } else { Ok(()) };
         };
         match self.role {
             Role::Runtime if local.library.is_none() => Err("`local` needs `library`".to_owned()),
@@ -409,10 +424,12 @@ mod tests {
         for entry in manifest.models() {
             let files = entry.package.iter().flat_map(|package| &package.files).map(|file| &file.sha256);
             let wheels = entry.package.iter().map(|package| &package.wheel_sha256);
-            for hash in files.chain(wheels).chain(entry.derived.iter().map(|file| &file.sha256)) {
+            let bundled = entry.bundled.iter().map(|file| &file.sha256);
+            for hash in files.chain(wheels).chain(bundled).chain(entry.derived.iter().map(|file| &file.sha256)) {
                 assert!(hash.len() == 64 && hash.bytes().all(|b| b.is_ascii_hexdigit()), "{}: {hash}", entry.name);
             }
-            let known: Vec<_> = entry.expected_files().iter().map(|file| file.name.to_owned()).collect();
+            let fetched = entry.expected_files().into_iter().map(|file| file.name.to_owned());
+            let known: Vec<_> = fetched.chain(entry.bundled.iter().map(|file| file.file.clone())).collect();
             for file in entry.onnx.values().chain(&entry.tokenizer) {
                 assert!(known.contains(file), "{}: {file} is in no package and not derived", entry.name);
             }

@@ -1,11 +1,13 @@
 //! Models that run in this process: embedder and reranker.
 
 mod batch;
+mod bundled;
 mod contract;
 mod cross_encoder;
 mod embedder;
 mod embedders;
 mod embedding_cache;
+mod ensemble;
 mod error;
 pub mod export;
 mod files;
@@ -27,16 +29,19 @@ mod word_counter;
 #[cfg(test)]
 mod model_tests;
 
-pub use contract::{EmbeddedBy, Embedder, InputKind, RerankPassage, RerankQuery, Reranker, TokenCounter};
+pub use contract::{
+    EmbeddedBy, Embedder, InputKind, NamedReranker, RerankPassage, RerankQuery, Reranker, RerankerKind, TokenCounter,
+};
 pub use cross_encoder::OnnxCrossEncoder;
 pub use embedder::OnnxEmbedder;
 pub use embedders::Embedders;
 pub use embedding_cache::EmbeddingCache;
+pub use ensemble::RerankEnsemble;
 pub use error::InferenceError;
 pub use files::{check_file, default_models_dir, no_runtime_hint, sha256_of};
 pub use loader::Models;
 pub use manifest::{
-    Activation, Derived, EmbedderFacts, ExpectedFile, LocalFiles, LogitHead, Manifest, ModelEntry, Package,
+    Activation, Bundled, Derived, EmbedderFacts, ExpectedFile, LocalFiles, LogitHead, Manifest, ModelEntry, Package,
     PackageFile, PassageGraph, Platform, Pooling, Precision, RerankerFacts, Role, SparseFacts,
 };
 pub use rescorer::{RescorerParts, SparseDenseRescorer};

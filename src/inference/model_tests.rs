@@ -266,6 +266,30 @@ async fn cross_encoders_score_as_in_the_python_runtime() {
 }
 
 #[tokio::test]
+async fn the_cross_encoders_that_ship_need_no_fetch_and_find_the_passage_that_answers() {
+    let empty = tempfile::tempdir().unwrap();
+    let models = Models::open(&ModelsSettings::default(), empty.path()).unwrap();
+    let runtime = self::models().load_runtime().unwrap();
+
+    // The rescorer of the same settings is not there: they run alone.
+    let (loaded, failed) = models.load_rerankers(&runtime, &InferenceSettings::default(), RescorerParts::default());
+
+    assert_eq!(
+        loaded.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(),
+        ["plumb-reranker-l6", "plumb-reranker-l3"]
+    );
+    assert!(matches!(failed[..], [InferenceError::Missing { .. }]), "{failed:?}");
+    let passages: Vec<RerankPassage> = PASSAGES.iter().map(|text| passage(text)).collect();
+    for one in loaded {
+        let scores = one.reranker.rerank(&scope(), &query(QUESTION), &passages, None).await.unwrap();
+        let best = (0..scores.len()).max_by(|a, b| scores[*a].total_cmp(&scores[*b]));
+        assert_eq!(best, Some(1), "{}: {scores:?}", one.name);
+        assert!(one.reranker.expected_pace().is_some());
+        assert!(!one.reranker.reads("как заменить ключ"));
+    }
+}
+
+#[tokio::test]
 async fn a_cross_encoders_score_does_not_depend_on_the_other_passages() {
     let reranker = cross_encoder("one", "none");
     let passages: Vec<RerankPassage> = texts().iter().map(|text| passage(text)).collect();

@@ -253,7 +253,7 @@ fn weighted_sum(signals: &[Signal], weights: &[f32], passages: usize) -> Vec<f32
 }
 
 /// Distances from the mean in standard deviations (of the population). Without any spread, and for what is absent, 0.
-fn z_scores(signal: &[Option<f32>]) -> Vec<f32> {
+pub(super) fn z_scores(signal: &[Option<f32>]) -> Vec<f32> {
     let present: Vec<f64> = signal.iter().flatten().map(|value| f64::from(*value)).collect();
     let count = present.len().max(1) as f64;
     let mean = present.iter().sum::<f64>() / count;

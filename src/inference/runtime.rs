@@ -42,7 +42,8 @@ impl Runtime {
         }
     }
 
-    pub(super) fn environment(&self) -> &Environment {
+    /// The environment that sessions are made in.
+    pub fn environment(&self) -> &Environment {
         &self.environment
     }
 }

@@ -29,12 +29,20 @@ pub struct InferenceSettings {
     /// Name of the reranker in the manifest: a cross-encoder, or a sparse encoder for the rescorer. `None`: no
     /// reranking. Default: the sparse encoder that ships.
     pub reranker: Option<String>,
+    /// Names of cross-encoders that rerank together with `reranker`, best and slowest first: a search takes the first
+    /// that its time allows, and `reranker` alone where none is. They do not count where `reranker` is a cross-encoder
+    /// itself or none. Default: those that ship.
+    pub cross_encoders: Vec<String>,
+    /// Weight of the cross-encoder beside `reranker`, from 0 to 1. Default 0.3: with
+    /// `search.rerank.cross_encoder_blend` at 0.7 this had, of 40 pairs, the best sum for the two that ship among those
+    /// that lost on no collection (dev questions, `train.mix`).
+    pub cross_encoder_share: f32,
     /// Numbers in which shipped models compute. Default int8: half the CPU of fp32 (SciFact's 5,183 documents in
     /// 173 CPU seconds instead of 361) at nDCG@10 .6468 instead of .6451 on its 300 test queries and .6573 instead
     /// of .6602 on the 809 others (`cargo bench --bench embedder`).
     pub precision: Precision,
-    /// Owner threads of the embedder, each with its own copy of the weights (45 MB in int8). Default 2, for two
-    /// cores: runs beside each other share nothing and wait for nothing.
+    /// Owner threads of the embedder and of each cross-encoder, each with its own copy of the weights (45 MB in int8).
+    /// Default 2, for two cores: runs beside each other share nothing and wait for nothing.
     pub embedder_threads: usize,
     /// Threads inside one run of a model. Default 1: a second costs 3 % more CPU for each token and helps only a
     /// query that finds the machine idle.
@@ -98,6 +106,8 @@ impl Default for InferenceSettings {
             embedder: "all-minilm-l6-v2".to_owned(),
             also: Vec::new(),
             reranker: Some("splade-tiny-msmarco".to_owned()),
+            cross_encoders: vec!["plumb-reranker-l6".to_owned(), "plumb-reranker-l3".to_owned()],
+            cross_encoder_share: 0.3,
             precision: Precision::Int8,
             embedder_threads: 2,
             intra_threads: 1,

@@ -176,7 +176,7 @@ impl Vocabulary {
     ) -> Result<Self, InferenceError> {
         let unusable = |detail: String| InferenceError::Unusable { model: entry.name.clone(), detail };
         let checked = read_pinned(entry, models_dir, &graph.weights)?;
-        let weights = WeightFile::from_bytes(&graph.weights, checked.bytes);
+        let weights = WeightFile::from_bytes(&graph.weights, checked.bytes.into_owned());
         let (terms, hidden) = (facts.terms, graph.hidden);
         let read = |name: &str, dims: &[usize]| weights.floats(name, dims).map_err(|error| unusable(error.to_string()));
         Ok(Self { embeddings: read(&graph.embeddings, &[terms, hidden])?, bias: read(&graph.bias, &[terms])?, hidden })

@@ -57,10 +57,18 @@ impl TextTokenizer {
     /// A pair with its special tokens: the query is kept and the passage is cut, but a query longer than half the
     /// limit is cut to that half first.
     pub fn encode_pair(&self, query: &str, passage: &str) -> Result<Row, InferenceError> {
+        Ok(self.encode_pairs(query, &[passage])?.remove(0))
+    }
+
+    /// As [`TextTokenizer::encode_pair`] with each passage; the query's tokens are made once.
+    pub fn encode_pairs<T: AsRef<str>>(&self, query: &str, passages: &[T]) -> Result<Vec<Row>, InferenceError> {
         let room = self.max_tokens - self.around_pair;
         let query = self.plain(query, room.div_ceil(2))?;
-        let passage = self.plain(passage, room - query.len())?;
-        self.finish(query, Some(passage))
+        let pair = |passage: &T| {
+            let passage = self.plain(passage.as_ref(), room - query.len())?;
+            self.finish(query.clone(), Some(passage))
+        };
+        passages.iter().map(pair).collect()
     }
 
     /// Number of tokens of `text`, special tokens not counted, up to the limit of one text.
@@ -175,6 +183,16 @@ mod tests {
 
         let row = tokenizer(9).encode_pair("a a a a a a a a a", "the the the the").unwrap();
         assert_eq!(row.ids, [2, 9, 9, 9, 3, 4, 4, 4, 3]);
+    }
+
+    #[test]
+    fn pairs_of_one_query_are_what_each_would_be_alone() {
+        let (tokenizer, passages) = (tokenizer(9), ["the whale", "", "the the the the the"]);
+
+        let together = tokenizer.encode_pairs("a whale", &passages).unwrap();
+
+        let alone = passages.map(|passage| tokenizer.encode_pair("a whale", passage).unwrap());
+        assert_eq!(together, alone);
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Rooms {
             compute: compute.clone(),
             embedders: Embedders::default(),
             query_caches: Vec::new(),
-            reranker: None,
+            rerankers: Vec::new(),
             shadow: None,
             settings: SearchSettings::default(),
         });

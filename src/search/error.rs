@@ -13,6 +13,8 @@ pub enum SearchError {
     EmptyQuery,
     #[error("unknown collection \"{collection}\"")]
     UnknownCollection { collection: String },
+    #[error("unknown reranker \"{reranker}\"; here are: {known}")]
+    UnknownReranker { reranker: String, known: String },
     #[error("the index has reached sequence {reached}, not yet {wanted}")]
     IndexLagging { wanted: Sequence, reached: Sequence, retry_after_ms: u64 },
     #[error("the index of the collection is being opened")]
@@ -45,6 +47,7 @@ impl SearchError {
             Self::EmptyQuery
             | Self::VectorDimensions { .. }
             | Self::NotAVector
+            | Self::UnknownReranker { .. }
             | Self::NoVectors { .. }
             | Self::UnreadScript => ErrorKind::Unprocessable,
             Self::UnknownCollection { .. } => ErrorKind::NotFound,

@@ -14,6 +14,7 @@ mod searcher;
 mod settings;
 mod shadow;
 mod survivors;
+mod tiers;
 
 pub use error::SearchError;
 pub use fusion::{ConvexFloor, Fused, fuse, min_max};

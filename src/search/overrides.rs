@@ -27,6 +27,8 @@ pub struct QueryOverrides {
     pub vector_weight: Option<f64>,
     pub rerank_enabled: Option<bool>,
     pub rerank_depth: Option<usize>,
+    /// Name of a reranker.
+    pub rerank_model: Option<String>,
     pub group_by: Option<GroupBy>,
     pub context: Option<Context>,
     pub deadline_ms: Option<u64>,
@@ -164,7 +166,8 @@ impl SearchDefaults {
     fn rerank(&self, overrides: &QueryOverrides, faults: &mut Faults) -> Rerank {
         let depth = overrides.rerank_depth.unwrap_or(self.settings.rerank.depth);
         faults.check_range("/rerank/depth", depth, self.settings.limits.max_rerank_depth);
-        Rerank { enabled: overrides.rerank_enabled.unwrap_or(self.settings.rerank.enabled), depth }
+        let enabled = overrides.rerank_enabled.unwrap_or(self.settings.rerank.enabled);
+        Rerank { enabled, depth, model: overrides.rerank_model.clone() }
     }
 
     fn context(&self, overrides: &QueryOverrides, faults: &mut Faults) -> Context {

@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn reranking_and_grouping_reach_deeper() {
-        let (reranked, _) = plan(&query(|query| query.rerank = Rerank { enabled: true, depth: 150 }));
+        let (reranked, _) = plan(&query(|query| query.rerank = Rerank { enabled: true, depth: 150, model: None }));
         let (grouped, _) = plan(&query(|query| (query.group_by, query.top_k) = (Some(GroupBy::Document), 60)));
 
         assert_eq!((reranked.depth, reranked.first_read), (150, 152));

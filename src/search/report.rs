@@ -16,6 +16,8 @@ use super::SearchError;
 pub(super) struct Report {
     pub timings: StageTimings,
     pub degraded: Vec<Degraded>,
+    /// The reranker that ordered the head.
+    pub reranked_by: Option<String>,
 }
 
 impl Report {

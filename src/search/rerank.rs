@@ -3,56 +3,22 @@
 //! The final score is `blend * reranked + (1 - blend) * fused`, both mapped onto 0 to 1 over the head. Candidates
 //! behind the head keep their order and come after it, on the same scale and therefore at or below 0.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::time::timeout_at;
 
-use crate::domain::{Degraded, StageScore};
-use crate::inference::{EmbeddedBy, InferenceError, RerankPassage, RerankQuery, Reranker};
+use crate::domain::{Degraded, StageScore, TenantScope};
+use crate::inference::{EmbeddedBy, InferenceError, RerankPassage, RerankQuery, RerankerKind};
 
 use super::fusion::min_max;
 use super::report::{Report, ms_since};
 use super::searcher::{Request, Searcher};
 use super::survivors::Survivor;
-
-/// Weight of the newest measurement of a reranker's pace.
-const PACE_NEWEST_WEIGHT: f64 = 0.2;
-/// A pace that made us skip shrinks by this, so that one slow moment does not switch reranking off for good.
-const PACE_FADE: f64 = 0.9;
-
-/// How long a reranker takes for one passage, learned as it runs.
-#[derive(Debug, Default)]
-pub(super) struct Pace {
-    nanos_per_passage: AtomicU64,
-}
-
-impl Pace {
-    /// How many passages fit into `time`; everything while nothing is known yet.
-    fn affordable(&self, time: Duration) -> usize {
-        match self.nanos_per_passage.load(Ordering::Relaxed) {
-            0 => usize::MAX,
-            pace => usize::try_from(time.as_nanos() / u128::from(pace)).unwrap_or(usize::MAX),
-        }
-    }
-
-    // Two updates at once may lose one of them, which a running average forgives.
-    fn learn(&self, passages: usize, took: Duration) {
-        let newest = took.as_nanos() as f64 / passages.max(1) as f64;
-        let known = self.nanos_per_passage.load(Ordering::Relaxed) as f64;
-        let pace = if known == 0.0 { newest } else { known + PACE_NEWEST_WEIGHT * (newest - known) };
-        self.nanos_per_passage.store((pace as u64).max(1), Ordering::Relaxed);
-    }
-
-    fn fade(&self) {
-        let known = self.nanos_per_passage.load(Ordering::Relaxed) as f64;
-        self.nanos_per_passage.store((known * PACE_FADE) as u64, Ordering::Relaxed);
-    }
-}
+use super::tiers::Tier;
 
 impl Searcher {
-    /// Reranks the first `rerank.depth` survivors in place, if it is asked for and time allows; whatever is skipped
-    /// or cut short is named in the report.
+    /// Reranks the first `rerank.depth` survivors in place, if it is asked for and time allows, by the best reranker
+    /// that the time is enough for; whatever is skipped or cut short is named in the report.
     pub(super) async fn rerank_head(
         &self,
         request: &Request<'_>,
@@ -63,75 +29,106 @@ impl Searcher {
         if !request.query.rerank.enabled || survivors.is_empty() {
             return unchanged;
         }
-        let Some(reranker) = &self.reranker else {
-            report.degrade("rerank", "unavailable");
+        let known = self.tiers_of(request);
+        let tiers: Vec<&Tier> =
+            known.iter().copied().filter(|tier| tier.reranker.reads(&request.live().text)).collect();
+        let Some((last, better)) = tiers.split_last() else {
+            report.degrade("rerank", if known.is_empty() { "unavailable" } else { "script" });
             return unchanged;
         };
-        if !reranker.reads(&request.live().text) {
-            report.degrade("rerank", "script");
-            return unchanged;
-        }
-        let start = Instant::now();
+        let (start, until) = (Instant::now(), request.plan.work_until);
         let wanted = request.query.rerank.depth.min(survivors.len());
-        let until = request.plan.work_until;
-        let depth = wanted.min(self.pace.affordable(until.saturating_duration_since(start)));
+        let query = rerank_query(request, &survivors[..wanted]);
+        if query.embedded_by == EmbeddedBy::Several {
+            report.degrade("rerank", "mixed_embedders");
+        }
+        let passages: Vec<RerankPassage> = survivors[..wanted].iter_mut().map(passage).collect();
+        let input = (request.scope, &query, passages.as_slice());
+
+        let mut scored = None;
+        for tier in better {
+            let until = self.tier_until(until);
+            let began = Instant::now();
+            if tier.pace.affordable(until.saturating_duration_since(began)) < wanted {
+                tier.pace.fade();
+            } else if let Ok(scores) = rerank_scores(tier, input, until).await {
+                tier.pace.learn(wanted, began.elapsed());
+                scored = Some((*tier, scores));
+                break;
+            } else {
+                tier.pace.learn(wanted, began.elapsed());
+            }
+            report.degrade("rerank", "smaller_model");
+        }
+        if scored.is_none() {
+            scored = self.rerank_last(last, (request, input), report).await.map(|scores| (*last, scores));
+        }
+        report.timings.rerank_ms = ms_since(start);
+        let Some((tier, scores)) = scored else { return unchanged };
+        report.reranked_by = Some(tier.name.clone());
+        let share = match tier.kind {
+            RerankerKind::CrossEncoder => self.settings.rerank.cross_encoder_blend,
+            RerankerKind::Rescorer => self.settings.rerank.blend,
+        };
+        blend(survivors, &scores, share)
+    }
+
+    /// By the tier that has none behind it: as many as time allows, if they fill the page.
+    async fn rerank_last(
+        &self,
+        tier: &Tier,
+        (request, (scope, query, passages)): (&Request<'_>, Input<'_>),
+        report: &mut Report,
+    ) -> Option<Vec<f32>> {
+        let (start, until, wanted) = (Instant::now(), request.plan.work_until, passages.len());
+        let depth = wanted.min(tier.pace.affordable(until.saturating_duration_since(start)));
         if depth < wanted {
             report.degrade("rerank", "deadline");
         }
         if depth < wanted.min(request.query.top_k) || start >= until {
             report.degrade("rerank", "deadline");
-            self.pace.fade();
-            return unchanged;
+            tier.pace.fade();
+            return None;
         }
-        let scored = self.rerank_scores((reranker.as_ref(), request), &mut survivors[..depth], report).await;
-        report.timings.rerank_ms = ms_since(start);
-        match scored {
+        match rerank_scores(tier, (scope, query, &passages[..depth]), until).await {
             Ok(scores) => {
-                self.pace.learn(depth, start.elapsed());
-                blend(survivors, &scores, self.settings.rerank.blend)
+                tier.pace.learn(depth, start.elapsed());
+                Some(scores)
             }
             Err(reason) => {
                 report.degrade(reason.stage, reason.reason);
-                unchanged
+                None
             }
         }
     }
+}
 
-    async fn rerank_scores(
-        &self,
-        (reranker, request): (&dyn Reranker, &Request<'_>),
-        head: &mut [Survivor],
-        report: &mut Report,
-    ) -> Result<Vec<f32>, Degraded> {
-        let until = request.plan.work_until;
-        let query = rerank_query(request, head);
-        if query.embedded_by == EmbeddedBy::Several {
-            report.degrade("rerank", "mixed_embedders");
+/// What is reranked: whose it is, the query and the passages.
+type Input<'a> = (&'a TenantScope, &'a RerankQuery, &'a [RerankPassage]);
+
+async fn rerank_scores(tier: &Tier, (scope, query, passages): Input<'_>, until: Instant) -> Result<Vec<f32>, Degraded> {
+    let degraded = |reason| Degraded { stage: "rerank", reason };
+    let scoring = tier.reranker.rerank(scope, query, passages, Some(until));
+    let scores = match timeout_at(until.into(), scoring).await {
+        Err(_) | Ok(Err(InferenceError::Deadline { .. })) => return Err(degraded("deadline")),
+        Ok(Err(InferenceError::Overloaded { .. })) => return Err(degraded("overloaded")),
+        Ok(Err(InferenceError::Missing { .. })) => return Err(degraded("unavailable")),
+        Ok(Err(error)) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "reranking failed");
+            return Err(degraded("failed"));
         }
-        let passages: Vec<RerankPassage> = head.iter_mut().map(passage).collect();
-        let scoring = reranker.rerank(request.scope, &query, &passages, Some(until));
-        let degraded = |reason| Degraded { stage: "rerank", reason };
-        let scores = match timeout_at(until.into(), scoring).await {
-            Err(_) | Ok(Err(InferenceError::Deadline { .. })) => return Err(degraded("deadline")),
-            Ok(Err(InferenceError::Overloaded { .. })) => return Err(degraded("overloaded")),
-            Ok(Err(InferenceError::Missing { .. })) => return Err(degraded("unavailable")),
-            Ok(Err(error)) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "reranking failed");
-                return Err(degraded("failed"));
-            }
-            Ok(Ok(scores)) => scores,
-        };
-        if scores.len() == passages.len() && scores.iter().all(|score| score.is_finite()) {
-            return Ok(scores);
-        }
-        tracing::warn!(
-            reranker = reranker.name(),
-            passages = passages.len(),
-            scores = scores.len(),
-            "a reranker returned scores that cannot be used"
-        );
-        Err(degraded("failed"))
+        Ok(Ok(scores)) => scores,
+    };
+    if scores.len() == passages.len() && scores.iter().all(|score| score.is_finite()) {
+        return Ok(scores);
     }
+    tracing::warn!(
+        reranker = tier.reranker.name(),
+        passages = passages.len(),
+        scores = scores.len(),
+        "a reranker returned scores that cannot be used"
+    );
+    Err(degraded("failed"))
 }
 
 /// The query with the vector that the head's embeddings can be compared with, if that is one.
@@ -310,18 +307,6 @@ mod tests {
     #[test]
     fn a_passage_is_read_with_title_and_headings() {
         assert_eq!(passage(&mut survivor(1, 0.0)).text, "Title\nPart\nx");
-    }
-
-    #[test]
-    fn the_pace_is_learned_and_fades() {
-        let pace = Pace::default();
-        assert_eq!(pace.affordable(Duration::from_millis(1)), usize::MAX);
-
-        pace.learn(10, Duration::from_millis(100));
-        assert_eq!(pace.affordable(Duration::from_millis(45)), 4);
-
-        pace.fade();
-        assert_eq!(pace.affordable(Duration::from_millis(45)), 5);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tracing::{Instrument, debug_span};
 
 use crate::domain::{EmbedderSpec, FusionMethod, Generation, Mode, Query, SearchResult, Sequence, TenantScope};
 use crate::index::{ComputePool, Generations, IndexProgress};
-use crate::inference::{Embedders, EmbeddingCache, Reranker};
+use crate::inference::{Embedders, EmbeddingCache, NamedReranker};
 use crate::store::{CorpusStore, View, WithEmbeddings};
 
 use super::fusion::{Fused, fuse, single};
@@ -19,10 +19,11 @@ use super::legs::{LegInput, Retrieved};
 use super::plan::Plan;
 use super::present::Groups;
 use super::report::{Report, ms_since, record_outcome, search_span};
-use super::rerank::{Pace, TailScale};
+use super::rerank::TailScale;
 use super::rollout::merge;
 use super::shadow::ShadowQueue;
 use super::survivors::{Candidates, MOST_READ, Portion, Survivor};
+use super::tiers::Tier;
 use super::{DEFAULT_COLLECTION, SearchError, SearchSettings};
 
 /// What a [`Searcher`] is made of.
@@ -35,7 +36,8 @@ pub struct SearchParts {
     pub embedders: Embedders,
     /// At most one for each of them; queries of an embedder without one are embedded anew each time.
     pub query_caches: Vec<Arc<EmbeddingCache>>,
-    pub reranker: Option<Arc<dyn Reranker>>,
+    /// Best and slowest first.
+    pub rerankers: Vec<NamedReranker>,
     /// Where searches wait that are also put to a generation in shadow; `None`: none are.
     pub shadow: Option<ShadowQueue>,
     pub settings: SearchSettings,
@@ -47,9 +49,8 @@ pub struct Searcher {
     pub(super) indexes: Arc<Generations>,
     pub(super) compute: Arc<ComputePool>,
     pub(super) embedders: Embedders,
-    pub(super) reranker: Option<Arc<dyn Reranker>>,
+    pub(super) tiers: Vec<Tier>,
     pub(super) settings: SearchSettings,
-    pub(super) pace: Pace,
     query_caches: Vec<(EmbedderSpec, Arc<EmbeddingCache>)>,
     progress: Arc<IndexProgress>,
     shadow: Option<ShadowQueue>,
@@ -96,12 +97,11 @@ impl Searcher {
         };
         Self {
             query_caches: parts.embedders.iter().filter_map(|embedder| cache_of(embedder.spec())).collect(),
-            pace: Pace::default(),
             store: parts.store,
             indexes: parts.indexes,
             compute: parts.compute,
             embedders: parts.embedders,
-            reranker: parts.reranker,
+            tiers: parts.rerankers.into_iter().map(Tier::new).collect(),
             settings: parts.settings,
             progress: parts.progress,
             shadow: parts.shadow,
@@ -168,6 +168,7 @@ impl Searcher {
         query: &Query,
         (field, taken_at): (&Field<'_>, Instant),
     ) -> Result<(SearchResult, Report), SearchError> {
+        self.check_reranker(query.rerank.model.as_ref())?;
         let plan = Plan::of(query, &self.settings, (taken_at, 1 + field.others.len()));
         let sequence = self.visible_in(field);
         let mut report = Report::default();
@@ -190,6 +191,7 @@ impl Searcher {
             sequence,
             hits,
             degraded: report.degraded.clone(),
+            reranked_by: report.reranked_by.clone(),
             timings: report.timings,
             took_ms: ms_since(taken_at),
         };
@@ -291,7 +293,7 @@ impl Searcher {
         fused: Vec<Fused>,
         report: &mut Report,
     ) -> Result<Vec<Survivor>, SearchError> {
-        let reranks = request.query.rerank.enabled && self.reranker.is_some();
+        let reranks = request.query.rerank.enabled && !self.tiers.is_empty();
         let embeddings = if reranks { WithEmbeddings::Yes } else { WithEmbeddings::No };
         let mut candidates = Candidates::new(fused);
         let (wanted, read) = (request.plan.first_wanted, request.plan.first_read);
@@ -336,6 +338,7 @@ fn unknown(query: &Query, taken_at: Instant) -> Result<SearchResult, SearchError
         sequence: Sequence::default(),
         hits: Vec::new(),
         degraded: Vec::new(),
+        reranked_by: None,
         timings: crate::domain::StageTimings::default(),
         took_ms: ms_since(taken_at),
     })

@@ -55,6 +55,11 @@ pub struct RerankSettings {
     /// Share of the reranker's score in the final one, from 0 to 1; the fused score has the rest. Both are mapped
     /// onto 0 to 1 over the head first. Below 1, since a reranker alone loses on collections it was not made for.
     pub blend: f64,
+    /// The same where a cross-encoder reranks. 0.7: chosen together with `inference.cross_encoder_share`, see there.
+    pub cross_encoder_blend: f64,
+    /// Longest time for a cross-encoder in milliseconds; a smaller one takes over where that is not enough, and the
+    /// answer says so (`rerank:smaller_model`). 400: a reranked search stays below half a second.
+    pub budget_ms: u64,
 }
 
 /// How far a caller may go; beyond it a request is refused, never silently cut.
@@ -108,7 +113,7 @@ impl Default for FusionSettings {
 
 impl Default for RerankSettings {
     fn default() -> Self {
-        Self { enabled: true, depth: 20, blend: 0.4 }
+        Self { enabled: true, depth: 20, blend: 0.4, cross_encoder_blend: 0.7, budget_ms: 400 }
     }
 }
 

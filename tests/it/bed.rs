@@ -15,7 +15,8 @@ use plumb::index::{
     ComputePool, Generations, IndexProgress, LexicalIndex, LexicalSettings, TantivyIndex, VectorSettings, analyzer_spec,
 };
 use plumb::inference::{
-    Embedder, Embedders, EmbeddingCache, InferenceError, InputKind, RerankPassage, RerankQuery, Reranker, TokenCounter,
+    Embedder, Embedders, EmbeddingCache, InferenceError, InputKind, NamedReranker, RerankPassage, RerankQuery,
+    Reranker, RerankerKind, TokenCounter,
 };
 use plumb::ingest::{
     IncomingBody, IncomingDocument, Indexer, IndexerParts, IndexerSettings, IngestOutcome, IngestParts, IngestSettings,
@@ -141,6 +142,11 @@ impl Reranker for ScriptedReranker {
     }
 }
 
+/// A reranker under its own name.
+pub fn named(reranker: Arc<dyn Reranker>) -> NamedReranker {
+    NamedReranker { name: reranker.name().to_owned(), kind: RerankerKind::CrossEncoder, reranker }
+}
+
 /// Never answers.
 pub struct SilentReranker;
 
@@ -167,6 +173,8 @@ pub struct Making {
     /// For searching in generations that others have made.
     pub other_embedders: Vec<Arc<HashingEmbedder>>,
     pub shadow: Option<ShadowQueue>,
+    /// Best first; in front of `reranker`.
+    pub better_rerankers: Vec<NamedReranker>,
     pub reranker: Option<Arc<dyn Reranker>>,
     /// The embedder that new collections name, also while none is at hand.
     pub profile_embedder: Option<EmbedderSpec>,
@@ -188,6 +196,7 @@ impl Default for Making {
             embedder: Some(embedder),
             other_embedders: Vec::new(),
             shadow: None,
+            better_rerankers: Vec::new(),
             reranker: None,
             ingest: IngestSettings::default(),
             search,
@@ -267,7 +276,7 @@ impl Bed {
             compute: compute.clone(),
             query_caches: embedders.iter().map(query_cache).collect(),
             embedders,
-            reranker: making.reranker,
+            rerankers: making.better_rerankers.into_iter().chain(making.reranker.map(named)).collect(),
             shadow: making.shadow,
             settings: making.search.clone(),
         });

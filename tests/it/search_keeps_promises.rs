@@ -16,7 +16,7 @@ use tempfile::tempdir;
 use crate::bed::{
     Bed, HashingEmbedder, Making, ScriptedReranker, SilentReranker, degraded, documents, hashed, metadata,
 };
-use crate::bed::{name, text};
+use crate::bed::{name, named, text};
 
 async fn sea(dir: &std::path::Path) -> Bed {
     let bed = Bed::open(dir).await;
@@ -372,6 +372,7 @@ fn reranking(reranker: Option<Arc<dyn plumb::inference::Reranker>>, depth: usize
     making.search.rerank.enabled = true;
     making.search.rerank.depth = depth;
     making.search.rerank.blend = 1.0;
+    making.search.rerank.cross_encoder_blend = 1.0;
     making
 }
 
@@ -410,6 +411,33 @@ async fn a_reranker_that_is_missing_or_late_leaves_the_fused_order_and_is_named(
     // On a busy machine what comes after the reranker may run out of time as well.
     assert_eq!((documents(&result), degraded(&result)[0].as_str()), (expected, "rerank:deadline"));
     late.close().await;
+}
+
+#[tokio::test]
+async fn a_better_reranker_that_is_late_gives_way_to_the_next_and_is_named() {
+    let dir = tempdir().unwrap();
+    let scripted = || Arc::new(ScriptedReranker(HashMap::from([("shark", 5.0), ("whale", 1.0)])));
+    let mut making = reranking(Some(scripted()), 20);
+    making.better_rerankers = vec![named(Arc::new(SilentReranker))];
+    making.search.rerank.budget_ms = 50;
+    let bed = Bed::with(dir.path(), making).await;
+    bed.put_indexed(sea_documents()).await;
+
+    let result = bed.search("white whale swam", QueryOverrides::default()).await.unwrap();
+
+    assert_eq!(documents(&result)[..2], ["shark", "whale"]);
+    assert_eq!(
+        (degraded(&result), result.reranked_by.as_deref()),
+        (vec!["rerank:smaller_model".to_owned()], Some("scripted"))
+    );
+
+    let only = |name: &str| QueryOverrides { rerank_model: Some(name.to_owned()), ..QueryOverrides::default() };
+    let result = bed.search("white whale swam", only("scripted")).await.unwrap();
+    assert_eq!((degraded(&result), result.reranked_by.as_deref()), (Vec::new(), Some("scripted")));
+
+    let refused = bed.search("white whale swam", only("nobody")).await.unwrap_err();
+    assert_eq!(refused.to_string(), "unknown reranker \"nobody\"; here are: silent, scripted");
+    bed.close().await;
 }
 
 #[tokio::test]

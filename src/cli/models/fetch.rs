@@ -34,7 +34,7 @@ pub fn fetch(models: &Models, progress: &Progress) -> anyhow::Result<FetchReport
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let _lock = lock(dir, progress)?;
     let mut report = FetchReport::default();
-    for entry in models.manifest().models().filter(|entry| entry.local.is_none()) {
+    for entry in models.manifest().models().filter(|entry| entry.local.is_none() && !entry.is_bundled()) {
         if entry.package_here().is_none() {
             report.not_here.push(no_runtime_hint(entry));
             continue;

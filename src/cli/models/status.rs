@@ -48,7 +48,9 @@ pub fn verify(models: &Models, out: &mut dyn Write) -> anyhow::Result<bool> {
             all_right &= path.is_file();
             writeln!(out, "{}: {} is {told}", entry.name, path.display())?;
         }
-        if entry.local.is_none() && entry.package_here().is_none() {
+        if entry.is_bundled() {
+            writeln!(out, "{}: inside the program, checked when it is loaded", entry.name)?;
+        } else if entry.local.is_none() && entry.package_here().is_none() {
             let detail = "the manifest has no package for this machine".to_owned();
             writeln!(out, "{}", InferenceError::Missing { model: entry.name.clone(), detail })?;
             all_right = false;
@@ -64,6 +66,9 @@ fn glance(entry: &ModelEntry, models_dir: &Path) -> (String, u64) {
         let missing = paths.into_iter().flatten().any(|path| !path.is_file());
         let state = if missing { "local, missing" } else { "local" };
         return (state.to_owned(), paths.into_iter().flatten().map(|path| size(path)).sum());
+    }
+    if entry.is_bundled() {
+        return ("built in".to_owned(), entry.bundled.iter().map(|file| file.bytes).sum());
     }
     if entry.package_here().is_none() {
         return ("not for this machine".to_owned(), 0);

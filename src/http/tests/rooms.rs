@@ -145,6 +145,7 @@ impl SearchPort for TestRooms {
                 sequence: Sequence(123),
                 hits: vec![hit()],
                 degraded: vec![Degraded { stage: "rerank", reason: "deadline" }],
+                reranked_by: None,
                 timings: StageTimings { lexical_ms: 1.23456, ..StageTimings::default() },
                 took_ms: 12.3,
             }),

@@ -99,6 +99,9 @@ pub(in crate::http) struct WeightsBody {
 pub(in crate::http) struct RerankBody {
     pub enabled: Option<bool>,
     pub depth: Option<usize>,
+    /// Name of one reranker, to compare them; left out: the best that time allows.
+    #[schema(example = "plumb-reranker-l3")]
+    pub model: Option<String>,
 }
 
 /// How many neighbouring chunks of the same document come with a hit.
@@ -134,6 +137,8 @@ pub(in crate::http) struct SearchBody {
     /// Every stage that was skipped or cut short, and why, as `stage:reason`.
     #[schema(example = json!(["rerank:deadline"]))]
     pub degraded: Vec<String>,
+    /// Name of the reranker that ordered the first hits; `null`: none did.
+    pub reranked_by: Option<String>,
     pub hits: Vec<HitBody>,
 }
 
@@ -245,6 +250,7 @@ impl SearchRequestBody {
             vector_weight: weights.vector,
             rerank_enabled: rerank.enabled,
             rerank_depth: rerank.depth,
+            rerank_model: rerank.model,
             group_by: self.group_by.map(|field| match field.as_str() {
                 "document_id" => GroupBy::Document,
                 _ => GroupBy::Metadata(field),
@@ -270,6 +276,7 @@ impl SearchBody {
             mode: result.mode.into(),
             generation: result.generation.map(|generation| generation.to_string()),
             sequence: result.sequence.0,
+            reranked_by: result.reranked_by,
             degraded: result.degraded.iter().map(Degraded::to_string).collect(),
             hits: result.hits.into_iter().map(|hit| HitBody::new(hit, fusion)).collect(),
         }

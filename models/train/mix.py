@@ -1,0 +1,131 @@
+"""Stage `mix`: how a candidate is best mixed with the rescorer and the first stage, on dev questions.
+
+As plumb does it: `share · z(candidate) + (1 - share) · z(SPLADE + cosine)`, mapped onto 0 to 1 over the head and
+blended with the fused scores, which are mapped alike. The first stage is plumb's convex fusion.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from . import checkpoint
+from .bm25 import Bm25, best
+from .collection import Passage, read_questions
+from .command import command
+from .corpora import CORPORA, Corpus
+from .encode import EMBEDDER, Encoded, encode_texts
+from .evaluate import DEPTH, HYBRID_FIRST, Scorer, standard, torch_scorer
+from .halves import Half
+from .metrics import ndcg
+from .mine import teacher_scores
+from .pairs import PairTokenizer
+from .settings import Settings
+
+LEXICAL_WEIGHT = 0.7
+SHARES = (0.0, 0.3, 0.5, 0.7, 1.0)
+BLENDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The head of one question with every score of it."""
+
+    ids: list[str]
+    itself: str
+    grades: dict[str, int]
+    fused: Floats
+    rescored: Floats
+    ours: Floats
+
+
+def unit(values: Floats) -> Floats:
+    """Onto 0 to 1; all 1 without spread."""
+    width = float(values.max() - values.min())
+    return (values - values.min()) / width if width > 0 else np.ones_like(values)
+
+
+def convex(lexical: Floats, dense: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """The first places by plumb's fusion (Bruch, Gai and Ingber, TOIS 2023), with scores."""
+    total = np.zeros(len(lexical), dtype=np.float32)
+    for scores, weight, floor in ((lexical, LEXICAL_WEIGHT, 0.0), (dense, 1 - LEXICAL_WEIGHT, None)):
+        places = best(scores, DEPTH)
+        least = float(scores[places].min()) if floor is None else floor
+        total[places] += weight * (scores[places] - least) / max(float(scores[places].max()) - least, 1e-9)
+    places = best(total, HYBRID_FIRST)
+    return places, total[places]
+
+
+def scored(corpus: Corpus, given: argparse.Namespace, score: Scorer) -> list[Scored]:
+    """Every dev question's head; empty if there is none."""
+    qrels = corpus.qrels(given.corpora, Half.DEV)
+    qrels = dict(sorted(qrels.items(), key=lambda item: item[0][::-1])[: given.most])
+    folder = given.out / "encoded" / corpus.name
+    if not qrels or not (folder / "terms.npz").exists():
+        return []
+    questions = read_questions(given.corpora / corpus.folder / "queries.jsonl")
+    asking = given.out / "encoded" / f"{Half.DEV.value}-{given.most}-{corpus.name}"
+    encode_texts([questions[id_].text for id_ in qrels], given.models, asking)
+    held: list[Passage] = corpus.passages(given.corpora)
+    asked, passages = Encoded.load(asking), Encoded.load(folder)
+    index = Bm25([passage.written for passage in held])
+    found = []
+    for number, (id_, grades) in enumerate(qrels.items()):
+        text = questions[id_].text
+        places, fused = convex(index.scores(text), passages.dense @ asked.dense[number])
+        cosine, _, sparse = (standard(column) for column in teacher_scores(number, asked, passages, places).T)
+        ours = score(text, [held[place].written for place in places])
+        ids = [held[place].id for place in places]
+        found.append(Scored(ids, id_, grades, fused, cosine + sparse, ours))
+    return found
+
+
+def mean_ndcg(heads: Sequence[Scored], share: float, blend: float) -> float:
+    """Mean nDCG@10 of one mixture."""
+    values = []
+    for head in heads:
+        mixed = share * standard(head.ours) + (1 - share) * standard(head.rescored)
+        final = blend * unit(mixed) + (1 - blend) * unit(head.fused)
+        order = np.argsort(-final, kind="stable")
+        values.append(ndcg([id_ for place in order if (id_ := head.ids[place]) != head.itself], head.grades))
+    return float(np.mean(values))
+
+
+def main() -> None:
+    """Prints nDCG@10 by share and blend, for each collection and on average."""
+    parser = command(__doc__)
+    parser.add_argument("--candidate", type=Path, required=True)
+    parser.add_argument("--most", type=int, default=10**6, help="questions of each collection")
+    parser.add_argument("--tokens", type=int, default=256)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    settings = Settings.read(given.candidate)
+    path = given.out / "runs" / settings.name / "checkpoint.pt"
+    model, place = checkpoint.load_with_place(path, settings.student)
+    print(f"{settings.name} at step {place.step}, {place.pairs} pairs, {place.cpu_seconds:.0f} CPU-s", flush=True)
+    tokenizer = PairTokenizer(given.models / EMBEDDER / "tokenizer.json")
+    score = torch_scorer(model, tokenizer, given.tokens)
+    tables = []
+    for corpus in CORPORA:
+        heads = scored(corpus, given, score)
+        if heads:
+            tables.append([[mean_ndcg(heads, share, blend) for blend in BLENDS] for share in SHARES])
+            tell(f"{corpus.name}, {len(heads)} questions", np.asarray(tables[-1]))
+    tell(f"mean of {len(tables)}", np.mean(tables, axis=0))
+
+
+def tell(name: str, values: NDArray[np.float64]) -> None:
+    """One table: a row a share, a column a blend."""
+    print(f"\n{name}; blend: " + "  ".join(f"{blend:6.1f}" for blend in BLENDS))
+    for share, row in zip(SHARES, values, strict=True):
+        print(f"share {share:.1f}: " + "  ".join(f"{value:.4f}" for value in row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

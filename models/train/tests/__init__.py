@@ -1,0 +1,1 @@
+"""Promises of the training code that a number could silently break."""
