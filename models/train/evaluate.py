@@ -191,6 +191,7 @@ def main() -> None:
     parser.add_argument("--candidate", type=Path, help="left out: the baselines alone")
     parser.add_argument("--half", choices=["dev", "test"], default="dev")
     parser.add_argument("--most", type=int, default=10**6, help="questions of each collection")
+    parser.add_argument("--only", nargs="*", help="collections; left out: all")
     parser.add_argument("--graph", choices=["fp32", "int8"], help="score by what `export` wrote; left out: by PyTorch")
     parser.add_argument("--bm25", action="store_true", help="also rerank BM25's first 100 of scifact")
     parser.add_argument("--tokens", type=int, default=256)
@@ -209,6 +210,8 @@ def main() -> None:
     print("| collection | questions | ranked by | nDCG@10 | to the first stage |\n|---|---|---|---|---|", flush=True)
     means: dict[str, list[float]] = {}
     for corpus in CORPORA:
+        if given.only and corpus.name not in given.only:
+            continue
         for stage, measured in evaluate(corpus, given, score).items():
             name = corpus.name if stage == "hybrid" else f"{corpus.name}, {stage} top {DEPTH}"
             print("\n".join(table(name, measured)), flush=True)

@@ -56,7 +56,8 @@ impl Searcher {
                 scored = Some((*tier, scores));
                 break;
             } else {
-                tier.pace.learn(wanted, began.elapsed());
+                // It would have taken longer than it was let.
+                tier.pace.learn(wanted, 2 * began.elapsed());
             }
             report.degrade("rerank", "smaller_model");
         }

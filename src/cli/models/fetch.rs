@@ -112,7 +112,7 @@ mod tests {
             text += &format!(
                 "[[model]]\nname = \"{}\"\nrole = {role}\nrevision = \"x\"\nlicence = \"MIT\"\nmax_tokens = 8\n\
                  local = {{ library = \"l\", onnx = \"o\", tokenizer = \"t\" }}\nsparse = {{ terms = 1 }}\n\
-                 embedder = {{ dimensions = 1, pooling = \"cls\", normalize = true }}\n",
+                 embedder = {{ dimensions = 1, pooling = \"cls\", normalize = true }}\nreranker = {{ head = \"one\" }}\n",
                 entry.name
             );
         }
