@@ -253,6 +253,8 @@ impl Config {
             problems.push(format!("chunking: {error}"));
         }
         problems.extend(self.inference.problems().into_iter().map(|problem| format!("inference: {problem}")));
+        let of_rerank = self.search.rerank.problems();
+        problems.extend(of_rerank.into_iter().map(|problem| format!("search.rerank: {problem}")));
         problems.extend(self.generations.problems().into_iter().map(|problem| format!("generations: {problem}")));
         problems.extend(self.answer.problems().into_iter().map(|problem| format!("answer: {problem}")));
         problems.extend(self.tasks.problems().into_iter().map(|problem| format!("tasks: {problem}")));

@@ -82,7 +82,15 @@ impl InferenceSettings {
     pub fn problems(&self) -> Vec<String> {
         let all = self.embedders();
         let twice = all.iter().enumerate().filter(|(index, one)| all[..*index].contains(one));
-        twice.map(|(_, (name, precision))| format!("also names {name} in {} twice", precision.as_str())).collect()
+        let mut problems: Vec<String> =
+            twice.map(|(_, (name, precision))| format!("also names {name} in {} twice", precision.as_str())).collect();
+        if !(0.0..=1.0).contains(&self.cross_encoder_share) {
+            problems.push(format!("cross_encoder_share is {}, from 0 to 1 are possible", self.cross_encoder_share));
+        }
+        let names = &self.cross_encoders;
+        let again = names.iter().enumerate().filter(|(index, name)| names[..*index].contains(name));
+        problems.extend(again.map(|(_, name)| format!("cross_encoders names {name} twice")));
+        problems
     }
 }
 
@@ -129,6 +137,19 @@ impl Default for RescorerSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rerankers_are_named_once_and_shares_are_shares() {
+        let named = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let settings = InferenceSettings {
+            cross_encoders: named(&["b", "a", "b"]),
+            cross_encoder_share: f32::NAN,
+            ..InferenceSettings::default()
+        };
+
+        let told = ["cross_encoder_share is NaN, from 0 to 1 are possible", "cross_encoders names b twice"];
+        assert_eq!(settings.problems(), told);
+    }
 
     #[test]
     fn one_model_in_two_precisions_is_two_embedders_and_in_one_is_a_mistake() {

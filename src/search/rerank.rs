@@ -46,18 +46,25 @@ impl Searcher {
         let input = (request.scope, &query, passages.as_slice());
 
         let mut scored = None;
+        let until = self.better_until((start, until), last.pace.time_for(wanted));
         for tier in better {
-            let until = self.tier_until(until);
             let began = Instant::now();
             if tier.pace.affordable(until.saturating_duration_since(began)) < wanted {
                 tier.pace.fade();
-            } else if let Ok(scores) = rerank_scores(tier, input, until).await {
-                tier.pace.learn(wanted, began.elapsed());
-                scored = Some((*tier, scores));
-                break;
             } else {
-                // It would have taken longer than it was let.
-                tier.pace.learn(wanted, 2 * began.elapsed());
+                match rerank_scores(tier, input, until).await {
+                    Ok(scores) => {
+                        tier.pace.learn(wanted, began.elapsed());
+                        scored = Some((*tier, scores));
+                        break;
+                    }
+                    // It would have taken longer than it was let.
+                    Err(reason) if reason.reason == "deadline" => tier.pace.learn(wanted, 2 * began.elapsed()),
+                    // A refusal is quick, and says nothing about its pace.
+                    Err(reason) => {
+                        tracing::debug!(reranker = tier.name, reason = reason.reason, "the next one takes over")
+                    }
+                }
             }
             report.degrade("rerank", "smaller_model");
         }

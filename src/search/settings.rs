@@ -57,8 +57,9 @@ pub struct RerankSettings {
     pub blend: f64,
     /// The same where a cross-encoder reranks. 0.7: chosen together with `inference.cross_encoder_share`, see there.
     pub cross_encoder_blend: f64,
-    /// Longest time for a cross-encoder in milliseconds; a smaller one takes over where that is not enough, and the
-    /// answer says so (`rerank:smaller_model`). 400: a reranked search stays below half a second.
+    /// Longest time for the cross-encoders of one search in milliseconds; the next smaller reranker takes over where that
+    /// is not enough, and the answer says so (`rerank:smaller_model`). 400: a reranked search stays below half a second.
+    /// One that is named in the query, or that has none behind it, is bounded by the deadline alone.
     pub budget_ms: u64,
 }
 
@@ -82,6 +83,15 @@ pub struct SearchLimits {
     pub max_deadline_ms: u64,
     /// Milliseconds that `min_sequence` may wait for the index. 5000: twenty-five commit intervals.
     pub max_index_wait_ms: u64,
+}
+
+impl RerankSettings {
+    /// A sentence for each value that cannot be.
+    pub fn problems(&self) -> Vec<String> {
+        let shares = [("blend", self.blend), ("cross_encoder_blend", self.cross_encoder_blend)];
+        let outside = shares.into_iter().filter(|(_, share)| !(0.0..=1.0).contains(share));
+        outside.map(|(name, share)| format!("{name} is {share}, from 0 to 1 are possible")).collect()
+    }
 }
 
 impl Default for SearchSettings {

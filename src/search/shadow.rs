@@ -76,7 +76,9 @@ impl ShadowQueue {
             return;
         };
         // The bare search: what surrounds hits is neither compared nor timed alike.
-        let query = Query { min_sequence: None, context: Context::default(), explain: false, ..query.clone() };
+        let mut query = Query { min_sequence: None, context: Context::default(), explain: false, ..query.clone() };
+        // By the same reranker, or the comparison would be one of rerankers.
+        query.rerank.model = result.reranked_by.clone().or(query.rerank.model);
         place.send(ShadowJob {
             scope: scope.clone(),
             query,

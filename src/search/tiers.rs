@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::inference::{NamedReranker, Reranker, RerankerKind};
 
 use super::SearchError;
@@ -13,6 +15,8 @@ use super::searcher::{Request, Searcher};
 const PACE_NEWEST_WEIGHT: f64 = 0.2;
 /// A pace that made us skip shrinks by this, so that one slow moment does not switch reranking off for good.
 const PACE_FADE: f64 = 0.9;
+/// Least time between two shrinkings: how often it is tried again must not depend on how many searches skip it.
+const BETWEEN_FADES: Duration = Duration::from_secs(1);
 /// Of the time that is left, a tier with another one behind it may have this part.
 const BEFORE_ANOTHER: f64 = 0.8;
 
@@ -28,6 +32,7 @@ pub(super) struct Tier {
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     nanos_per_passage: AtomicU64,
+    faded_at: Mutex<Option<Instant>>,
 }
 
 impl Tier {
@@ -57,7 +62,18 @@ impl Pace {
         self.nanos_per_passage.store((pace as u64).max(1), Ordering::Relaxed);
     }
 
+    /// How long so many passages take; nothing while nothing is known yet.
+    pub(super) fn time_for(&self, passages: usize) -> Duration {
+        Duration::from_nanos(self.nanos_per_passage.load(Ordering::Relaxed).saturating_mul(passages as u64))
+    }
+
     pub(super) fn fade(&self) {
+        let now = Instant::now();
+        let mut faded_at = self.faded_at.lock();
+        if faded_at.is_some_and(|at| now.saturating_duration_since(at) < BETWEEN_FADES) {
+            return;
+        }
+        *faded_at = Some(now);
         let known = self.nanos_per_passage.load(Ordering::Relaxed) as f64;
         self.nanos_per_passage.store((known * PACE_FADE) as u64, Ordering::Relaxed);
     }
@@ -70,12 +86,12 @@ impl Searcher {
         self.tiers.iter().filter(|tier| named.is_none_or(|name| tier.name == *name)).collect()
     }
 
-    /// Until when a tier with another one behind it may work: a budget and the deadline bound it, and some time is left
-    /// for that other one.
-    pub(super) fn tier_until(&self, until: Instant) -> Instant {
-        let now = Instant::now();
-        let part = until.saturating_duration_since(now).mul_f64(BEFORE_ANOTHER);
-        now + part.min(Duration::from_millis(self.settings.rerank.budget_ms))
+    /// Until when all tiers may work that have another one behind them: the budget of the search bounds them, and the
+    /// last one keeps the time that it needs.
+    pub(super) fn better_until(&self, (start, until): (Instant, Instant), last_takes: Duration) -> Instant {
+        let left = until.saturating_duration_since(start);
+        let part = left.saturating_sub(last_takes).min(left.mul_f64(BEFORE_ANOTHER));
+        start + part.min(Duration::from_millis(self.settings.rerank.budget_ms))
     }
 
     /// A name that no reranker of this server has is a mistake, not a reason to rerank by another.
