@@ -32,8 +32,6 @@ impl Prepared {
 fn config(collection: &Collection) -> anyhow::Result<Config> {
     let mut config = Config::for_tests()?;
     config.inference.query_cache_entries = 0;
-    // A number must not depend on how busy the machine is.
-    config.search.rerank.budget_ms = config.search.limits.max_deadline_ms;
     if let Some(chunking) = crate::variable("PLUMB_EVALS_CHUNKING") {
         config.chunking = chunking_of(&chunking)?;
     }

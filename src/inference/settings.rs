@@ -39,7 +39,7 @@ pub struct InferenceSettings {
     pub cross_encoder_share: f32,
     /// Numbers in which shipped models compute. Default int8: half the CPU of fp32 (SciFact's 5,183 documents in
     /// 173 CPU seconds instead of 361) at nDCG@10 .6468 instead of .6451 on its 300 test queries and .6573 instead
-    /// of .6602 on the 809 others (`cargo bench --bench embedder`).
+    /// of .6602 on the 809 others (`cargo bench --bench embedder`). The cross-encoders that ship are int8 always.
     pub precision: Precision,
     /// Owner threads of the embedder and of each cross-encoder, each with its own copy of the weights (45 MB in int8).
     /// Default 2, for two cores: runs beside each other share nothing and wait for nothing.
