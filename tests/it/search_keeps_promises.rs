@@ -371,7 +371,8 @@ fn reranking(reranker: Option<Arc<dyn plumb::inference::Reranker>>, depth: usize
     let mut making = Making { reranker, ..Making::default() };
     making.search.rerank.enabled = true;
     making.search.rerank.depth = depth;
-    making.search.rerank.blend = 1.0;
+    // Of a rescorer, which none of these is.
+    making.search.rerank.blend = 0.0;
     making.search.rerank.cross_encoder_blend = 1.0;
     making
 }
