@@ -177,6 +177,7 @@ impl Stage {
                 text: question.to_owned(),
                 vector: Some(vector),
                 embedded_by: EmbeddedBy::One(embedder.spec().clone()),
+                shown: usize::MAX,
             };
             let scope = TenantScope::everything(TenantId::new("bench").expect("a name"));
             let (mut cold, mut cold_wall) = (f64::MAX, f64::MAX);

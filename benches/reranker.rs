@@ -65,7 +65,8 @@ fn lengths(shortest: usize, longest: usize) -> Vec<usize> {
 async fn ours(reranker: &Arc<dyn Reranker>, lengths: &[usize]) -> anyhow::Result<(f64, f64)> {
     let scope = TenantScope::everything(TenantId::new("bench")?);
     let words = |count: usize| vec![WORD.0; count].join(" ");
-    let query = RerankQuery { text: words(QUERY_WORDS), vector: None, embedded_by: EmbeddedBy::Nobody };
+    let query =
+        RerankQuery { text: words(QUERY_WORDS), vector: None, embedded_by: EmbeddedBy::Nobody, shown: usize::MAX };
     let passage = |tokens: &usize| {
         let text = words(tokens - AROUND - QUERY_WORDS);
         RerankPassage { id: ChunkId([0; 16]), text, embedding: None }

@@ -27,6 +27,7 @@ from .mine import teacher_scores
 from .pairs import PairTokenizer, by_length, in_order
 from .reranker import Pairs
 from .settings import Settings
+from .stopping import standard
 
 DEPTH = 100
 RRF_K = 60
@@ -83,11 +84,6 @@ def heads(
         teacher = teacher_scores(number, asked, passages, places)
         found.append(Head(questions[id_], grades, places, scores, teacher))
     return found
-
-
-def standard(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scores of one list with mean 0 and deviation 1."""
-    return (values - values.mean()) / max(float(values.std()), 1e-9)
 
 
 def baselines(head: Head) -> dict[str, NDArray[np.float32]]:

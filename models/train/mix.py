@@ -19,16 +19,19 @@ from .collection import Passage, read_questions
 from .command import command
 from .corpora import CORPORA, Corpus
 from .encode import EMBEDDER, Encoded, encode_texts
-from .evaluate import DEPTH, HYBRID_FIRST, Scorer, standard, torch_scorer
+from .evaluate import BLEND, DEPTH, HYBRID_FIRST, SHARE, Scorer, torch_scorer
 from .halves import Half
 from .metrics import ndcg
 from .mine import teacher_scores
 from .pairs import PairTokenizer
 from .settings import Settings
+from .stopping import read_head, standard
 
 LEXICAL_WEIGHT = 0.7
 SHARES = (0.0, 0.3, 0.5, 0.7, 1.0)
 BLENDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
+SHOWN = (5, 10, HYBRID_FIRST)
+MOST = (8, 10, 12, HYBRID_FIRST)
 
 Floats = NDArray[np.float32]
 
@@ -88,13 +91,22 @@ def scored(corpus: Corpus, given: argparse.Namespace, score: Scorer) -> list[Sco
 
 def mean_ndcg(heads: Sequence[Scored], share: float, blend: float) -> float:
     """Mean nDCG@10 of one mixture."""
-    values = []
-    for head in heads:
-        mixed = share * standard(head.ours) + (1 - share) * standard(head.rescored)
-        final = blend * unit(mixed) + (1 - blend) * unit(head.fused)
-        order = np.argsort(-final, kind="stable")
-        values.append(ndcg([id_ for place in order if (id_ := head.ids[place]) != head.itself], head.grades))
-    return float(np.mean(values))
+    whole = [read_head(head.ours, head.rescored, share, HYBRID_FIRST, HYBRID_FIRST).mixed for head in heads]
+    return float(np.mean([blended(head, mixed, blend) for head, mixed in zip(heads, whole, strict=True)]))
+
+
+def blended(head: Scored, mixed: Floats, blend: float) -> float:
+    """nDCG@10 of one head by mixed scores, blended with those of the first stage."""
+    final = blend * unit(mixed) + (1 - blend) * unit(head.fused)
+    order = np.argsort(-final, kind="stable")
+    return ndcg([id_ for place in order if (id_ := head.ids[place]) != head.itself], head.grades)
+
+
+def stopped(heads: Sequence[Scored], shown: int, most: int) -> tuple[float, float]:
+    """Mean nDCG@10 at the shipped share and blend where reading stops early, and how many of a head were read."""
+    reads = [read_head(head.ours, head.rescored, SHARE, shown, most) for head in heads]
+    values = [blended(head, read.mixed, BLEND) for head, read in zip(heads, reads, strict=True)]
+    return float(np.mean(values)), float(np.mean([read.read for read in reads]))
 
 
 def main() -> None:
@@ -111,13 +123,18 @@ def main() -> None:
     print(f"{settings.name} at step {place.step}, {place.pairs} pairs, {place.cpu_seconds:.0f} CPU-s", flush=True)
     tokenizer = PairTokenizer(given.models / EMBEDDER / "tokenizer.json")
     score = torch_scorer(model, tokenizer, given.tokens)
-    tables = []
+    tables, ends = [], []
     for corpus in CORPORA:
         heads = scored(corpus, given, score)
         if heads:
             tables.append([[mean_ndcg(heads, share, blend) for blend in BLENDS] for share in SHARES])
             tell(f"{corpus.name}, {len(heads)} questions", np.asarray(tables[-1]))
+            ends.append([[stopped(heads, shown, most) for most in MOST] for shown in SHOWN])
     tell(f"mean of {len(tables)}", np.mean(tables, axis=0))
+    print(f"\nshare {SHARE}, blend {BLEND}; nDCG@10 and passages read, where so many at most are: {MOST}")
+    for shown, row in zip(SHOWN, np.mean(ends, axis=0), strict=True):
+        cells = "  ".join(f"{value:.4f} ({read:.1f})" for value, read in row)
+        print(f"the first {shown:2} count: {cells}", flush=True)
 
 
 def tell(name: str, values: NDArray[np.float64]) -> None:

@@ -64,6 +64,8 @@ pub struct RerankQuery {
     /// The embedded query, where there is one.
     pub vector: Option<Vec<f32>>,
     pub embedded_by: EmbeddedBy,
+    /// How many of the list will be shown: the order behind them need not be exact.
+    pub shown: usize,
 }
 
 /// Whose vectors those of a query and of the passages that come with it are.

@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn heads_are_read_as_the_manifest_says() {
-        let score = |head, activation, logits: &[f32]| RerankerFacts { head, activation }.score(logits);
+        let score = |head, activation, logits: &[f32]| RerankerFacts { head, activation, reads: None }.score(logits);
 
         assert_eq!(score(LogitHead::One, Activation::None, &[1.5]), Ok(1.5));
         assert_eq!(score(LogitHead::Two, Activation::None, &[1.0, 3.0]), Ok(2.0));

@@ -12,7 +12,7 @@ use super::batch::BatchLimits;
 use super::contract::{NamedReranker, Reranker, RerankerKind};
 use super::cross_encoder::OnnxCrossEncoder;
 use super::embedder::{EmbedderThreads, FileHashes, OnnxEmbedder, spec};
-use super::ensemble::RerankEnsemble;
+use super::ensemble::{Mixing, RerankEnsemble};
 use super::files::{read_model, runtime_library};
 use super::queue::QueueLimits;
 use super::rescorer::{RescorerParts, SparseDenseRescorer};
@@ -115,6 +115,7 @@ impl Models {
         match entry.role {
             Role::Reranker => {
                 let files = read_model(entry, &self.dir, settings.precision)?;
+                warn_of_saturation(&entry.name, files.variant);
                 let encoder =
                     OnnxCrossEncoder::load(runtime, entry, &files, (settings.embedder_threads, intra, limits))?;
                 Ok(Some(Arc::new(encoder)))
@@ -158,10 +159,9 @@ impl Models {
             match self.load_reranker(runtime, &alone, RescorerParts::default()) {
                 Ok(None) => {}
                 Ok(Some(cross)) => {
+                    let mixing = self.mixing(name, settings);
                     let reranker = match &base {
-                        Some(base) => {
-                            Arc::new(RerankEnsemble::new(cross, Arc::clone(base), settings.cross_encoder_share))
-                        }
+                        Some(base) => Arc::new(RerankEnsemble::new(cross, Arc::clone(base), mixing)),
                         None => cross,
                     };
                     let kind = RerankerKind::CrossEncoder;
@@ -173,6 +173,14 @@ impl Models {
         let kind = if is_sparse { RerankerKind::Rescorer } else { RerankerKind::CrossEncoder };
         loaded.extend(base.map(|reranker| NamedReranker { name: base_name.clone(), kind, reranker }));
         (loaded, failed)
+    }
+}
+
+impl Models {
+    fn mixing(&self, cross_encoder: &str, settings: &InferenceSettings) -> Mixing {
+        let facts = self.manifest.named(cross_encoder).ok().and_then(|entry| entry.reranker.as_ref());
+        let most = facts.and_then(|facts| facts.reads).unwrap_or(usize::MAX);
+        Mixing { share: settings.cross_encoder_share, places: settings.cross_encoder_places, most }
     }
 }
 

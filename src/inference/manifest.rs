@@ -211,6 +211,9 @@ pub struct RerankerFacts {
     pub head: LogitHead,
     #[serde(default)]
     pub activation: Activation,
+    /// Most passages of a list that it reads where it reranks together with another model; `None`: any number.
+    #[serde(default)]
+    pub reads: Option<usize>,
 }
 
 /// How a sparse encoder is run.

@@ -64,7 +64,7 @@ fn passage(text: &str) -> RerankPassage {
 }
 
 fn query(text: &str) -> RerankQuery {
-    RerankQuery { text: text.to_owned(), vector: None, embedded_by: EmbeddedBy::Nobody }
+    RerankQuery { text: text.to_owned(), vector: None, embedded_by: EmbeddedBy::Nobody, shown: usize::MAX }
 }
 
 async fn embed_one(embedder: &OnnxEmbedder, text: &str, kind: InputKind) -> Vec<f32> {

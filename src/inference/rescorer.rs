@@ -254,15 +254,20 @@ fn weighted_sum(signals: &[Signal], weights: &[f32], passages: usize) -> Vec<f32
 
 /// Distances from the mean in standard deviations (of the population). Without any spread, and for what is absent, 0.
 pub(super) fn z_scores(signal: &[Option<f32>]) -> Vec<f32> {
-    let present: Vec<f64> = signal.iter().flatten().map(|value| f64::from(*value)).collect();
-    let count = present.len().max(1) as f64;
-    let mean = present.iter().sum::<f64>() / count;
-    let deviation = (present.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt();
+    let (mean, deviation) = mean_and_deviation(signal.iter().flatten().copied());
     let z = |value: &Option<f32>| match value {
         Some(value) if deviation > 0.0 => ((f64::from(*value) - mean) / deviation) as f32,
         _ => 0.0,
     };
     signal.iter().map(z).collect()
+}
+
+/// Of the population; both 0 of nothing.
+pub(super) fn mean_and_deviation(values: impl Iterator<Item = f32> + Clone) -> (f64, f64) {
+    let values = values.map(f64::from);
+    let count = values.clone().count().max(1) as f64;
+    let mean = values.clone().sum::<f64>() / count;
+    (mean, (values.map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt())
 }
 
 #[cfg(test)]

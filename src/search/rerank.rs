@@ -149,7 +149,9 @@ fn rerank_query(request: &Request<'_>, head: &[Survivor]) -> RerankQuery {
         Some(spec) => (first.query_vector.get().map(|vector| vector.to_vec()), EmbeddedBy::One(spec.clone())),
         None => (None, EmbeddedBy::Nobody),
     };
-    RerankQuery { text: request.query.text.clone(), vector, embedded_by }
+    // Of a group one passage is shown, and any number may come before it.
+    let shown = if request.query.group_by.is_some() { usize::MAX } else { request.query.top_k };
+    RerankQuery { text: request.query.text.clone(), vector, embedded_by, shown }
 }
 
 // The embedding is for the reranker alone, so it moves.
