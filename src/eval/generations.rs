@@ -200,7 +200,8 @@ impl GenerationScorer {
         let timed = self.search(scope, &side.generation, (case, plain)).await?;
         let ranked = self.search(scope, &side.generation, (case, wide)).await?;
         // A model that cannot read the query's script is left out by design.
-        let skipped = timed.degraded.iter().chain(&ranked.degraded).filter(|one| one.reason != "script");
+        let skipped =
+            timed.degraded.iter().chain(&ranked.degraded).filter(|one| !matches!(one.reason, "script" | "language"));
         degraded.extend(skipped.map(ToString::to_string));
         let found = ranked.hits.iter().map(|hit| &hit.document_id).filter(|id| holds(&pair.generation, id));
         let mut ranking = documents_of_chunks(found.map(DocumentId::as_str));

@@ -108,6 +108,11 @@ pub trait Reranker: Send + Sync {
         true
     }
 
+    /// False if passages, of which this is a sample, are written in a language that the model does not know.
+    fn judges(&self, _passages: &str) -> bool {
+        true
+    }
+
     /// Time for one passage of common length, as measured when the model was loaded; `None`: not worth a measurement.
     fn expected_pace(&self) -> Option<Duration> {
         None

@@ -10,6 +10,7 @@ use crate::domain::TenantScope;
 use super::contract::{RerankPassage, RerankQuery, Reranker};
 use super::embedder::tokenize;
 use super::files::ModelFiles;
+use super::languages::Languages;
 use super::manifest::{Activation, LogitHead, ModelEntry, RerankerFacts};
 use super::pooling::Extract;
 use super::queue::{Lane, ModelQueue, QueueLimits};
@@ -30,6 +31,7 @@ pub struct OnnxCrossEncoder {
     facts: RerankerFacts,
     tokenizer: Arc<TextTokenizer>,
     scripts: Scripts,
+    languages: Languages,
     pace: Duration,
     queue: ModelQueue,
 }
@@ -57,8 +59,18 @@ impl OnnxCrossEncoder {
         }
         let queue = ModelQueue::start(&entry.name, sessions, limits)?;
         let scripts = Scripts::named(&entry.scripts).map_err(unusable)?;
+        let languages = Languages::named(&entry.languages).map_err(unusable)?;
         let name = format!("{}@{}+{}", entry.name, entry.revision, files.variant);
-        Ok(Self { name, model: entry.name.clone(), facts, tokenizer: Arc::new(tokenizer), scripts, pace, queue })
+        Ok(Self {
+            name,
+            model: entry.name.clone(),
+            facts,
+            tokenizer: Arc::new(tokenizer),
+            scripts,
+            languages,
+            pace,
+            queue,
+        })
     }
 
     async fn scores(&self, query: &str, passages: &[RerankPassage]) -> Result<Vec<f32>, InferenceError> {
@@ -81,6 +93,10 @@ impl Reranker for OnnxCrossEncoder {
 
     fn reads(&self, text: &str) -> bool {
         self.scripts.read(text)
+    }
+
+    fn judges(&self, passages: &str) -> bool {
+        self.languages.read(passages)
     }
 
     fn expected_pace(&self) -> Option<Duration> {

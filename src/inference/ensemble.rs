@@ -54,6 +54,10 @@ impl Reranker for RerankEnsemble {
         self.cross.reads(text) && self.base.reads(text)
     }
 
+    fn judges(&self, passages: &str) -> bool {
+        self.cross.judges(passages) && self.base.judges(passages)
+    }
+
     fn expected_pace(&self) -> Option<Duration> {
         self.cross.expected_pace()
     }

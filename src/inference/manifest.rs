@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::InferenceError;
 use super::export::ExportRecipe;
+use super::languages::Languages;
 use super::scripts::Scripts;
 
 /// The manifest that ships with the program.
@@ -112,6 +113,10 @@ pub struct ModelEntry {
     /// cannot read the query, and say so.
     #[serde(default)]
     pub scripts: Vec<String>,
+    /// Languages of passages that a reranker was trained on, by ISO 639-3 code, such as `eng`; left out: all. Searches
+    /// are not reranked by a model that cannot judge what they found, and say so.
+    #[serde(default)]
+    pub languages: Vec<String>,
     /// Name of the graph's output to read; without it the usual names are tried, then the first is taken.
     pub output: Option<String>,
     pub embedder: Option<EmbedderFacts>,
@@ -363,6 +368,7 @@ impl ModelEntry {
             return Err(format!("the table `{missing}` is missing"));
         }
         Scripts::named(&self.scripts)?;
+        Languages::named(&self.languages)?;
         if self.role != Role::Runtime && self.max_tokens == 0 {
             return Err("`max_tokens` is missing".to_owned());
         }

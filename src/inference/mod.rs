@@ -11,6 +11,7 @@ mod ensemble;
 mod error;
 pub mod export;
 mod files;
+mod languages;
 mod loader;
 mod manifest;
 mod pooling;

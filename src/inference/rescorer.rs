@@ -230,6 +230,10 @@ impl Reranker for SparseDenseRescorer {
         self.sparse.scripts.read(text)
     }
 
+    fn judges(&self, passages: &str) -> bool {
+        self.sparse.languages.read(passages)
+    }
+
     async fn rerank(
         &self,
         scope: &TenantScope,

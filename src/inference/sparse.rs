@@ -11,6 +11,7 @@ use crate::domain::{Fingerprint, hash_parts};
 use super::embedder::tokenize;
 use super::export::WeightFile;
 use super::files::{ModelFiles, read_pinned};
+use super::languages::Languages;
 use super::manifest::{ModelEntry, PassageGraph, Precision, SparseFacts};
 use super::pooling::{Extract, extract};
 use super::queue::{Lane, ModelQueue, QueueLimits};
@@ -24,6 +25,7 @@ use super::{InferenceError, Runtime};
 /// A sparse encoder in this process.
 pub(super) struct SparseEncoder {
     pub scripts: Scripts,
+    pub languages: Languages,
     /// Name and revision.
     pub name: String,
     /// Changes whenever a passage's kept form changes.
@@ -96,6 +98,7 @@ impl SparseEncoder {
         let parts: Vec<&[u8]> = hashed.iter().map(String::as_bytes).collect();
         Ok(Self {
             scripts: Scripts::named(&entry.scripts).map_err(|detail| unusable(&detail))?,
+            languages: Languages::named(&entry.languages).map_err(|detail| unusable(&detail))?,
             name: format!("{}@{}+{}", entry.name, entry.revision, files.variant),
             fingerprint: Fingerprint(hash_parts(&parts)),
             model: entry.name.clone(),

@@ -16,6 +16,9 @@ use super::searcher::{Request, Searcher};
 use super::survivors::Survivor;
 use super::tiers::Tier;
 
+/// Of the head's text, how much its language is told by: more changes nothing and costs time.
+const SAMPLE_BYTES: usize = 4 * 1024;
+
 impl Searcher {
     /// Reranks the first `rerank.depth` survivors in place, if it is asked for and time allows, by the best reranker
     /// that the time is enough for; whatever is skipped or cut short is named in the report.
@@ -30,14 +33,21 @@ impl Searcher {
             return unchanged;
         }
         let known = self.tiers_of(request);
-        let tiers: Vec<&Tier> =
+        let wanted = request.query.rerank.depth.min(survivors.len());
+        let reading: Vec<&Tier> =
             known.iter().copied().filter(|tier| tier.reranker.reads(&request.live().text)).collect();
+        let sample = sample(&survivors[..wanted]);
+        let tiers: Vec<&Tier> = reading.iter().copied().filter(|tier| tier.reranker.judges(&sample)).collect();
         let Some((last, better)) = tiers.split_last() else {
-            report.degrade("rerank", if known.is_empty() { "unavailable" } else { "script" });
+            let reason = match (known.is_empty(), reading.is_empty()) {
+                (true, _) => "unavailable",
+                (_, true) => "script",
+                _ => "language",
+            };
+            report.degrade("rerank", reason);
             return unchanged;
         };
         let (start, until) = (Instant::now(), request.plan.work_until);
-        let wanted = request.query.rerank.depth.min(survivors.len());
         let query = rerank_query(request, &survivors[..wanted]);
         if query.embedded_by == EmbeddedBy::Several {
             report.degrade("rerank", "mixed_embedders");
@@ -152,6 +162,13 @@ fn rerank_query(request: &Request<'_>, head: &[Survivor]) -> RerankQuery {
     // Of a group one passage is shown, and any number may come before it.
     let shown = if request.query.group_by.is_some() { usize::MAX } else { request.query.top_k };
     RerankQuery { text: request.query.text.clone(), vector, embedded_by, shown }
+}
+
+/// Text of the head, enough to tell its language by.
+fn sample(head: &[Survivor]) -> String {
+    let texts: Vec<&str> = head.iter().map(|survivor| survivor.hydrated.chunk.text.as_str()).collect();
+    let text = texts.join("\n");
+    text[..text.floor_char_boundary(SAMPLE_BYTES)].to_owned()
 }
 
 // The embedding is for the reranker alone, so it moves.

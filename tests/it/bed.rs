@@ -147,6 +147,30 @@ pub fn named(reranker: Arc<dyn Reranker>) -> NamedReranker {
     NamedReranker { name: reranker.name().to_owned(), kind: RerankerKind::CrossEncoder, reranker }
 }
 
+/// As the one inside, for passages in which a word occurs: the others are written in a language it does not know.
+pub struct MonoglotReranker(pub ScriptedReranker, pub &'static str);
+
+#[async_trait]
+impl Reranker for MonoglotReranker {
+    fn name(&self) -> &str {
+        "monoglot"
+    }
+
+    fn judges(&self, passages: &str) -> bool {
+        passages.contains(self.1)
+    }
+
+    async fn rerank(
+        &self,
+        scope: &TenantScope,
+        query: &RerankQuery,
+        passages: &[RerankPassage],
+        deadline: Option<Instant>,
+    ) -> Result<Vec<f32>, InferenceError> {
+        self.0.rerank(scope, query, passages, deadline).await
+    }
+}
+
 /// Never answers.
 pub struct SilentReranker;
 

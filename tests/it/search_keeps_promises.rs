@@ -14,7 +14,8 @@ use serde_json::json;
 use tempfile::tempdir;
 
 use crate::bed::{
-    Bed, HashingEmbedder, Making, ScriptedReranker, SilentReranker, degraded, documents, hashed, metadata,
+    Bed, HashingEmbedder, Making, MonoglotReranker, ScriptedReranker, SilentReranker, degraded, documents, hashed,
+    metadata,
 };
 use crate::bed::{name, named, text};
 
@@ -412,6 +413,32 @@ async fn a_reranker_that_is_missing_or_late_leaves_the_fused_order_and_is_named(
     // On a busy machine what comes after the reranker may run out of time as well.
     assert_eq!((documents(&result), degraded(&result)[0].as_str()), (expected, "rerank:deadline"));
     late.close().await;
+}
+
+#[tokio::test]
+async fn a_reranker_that_does_not_know_the_language_is_passed_over_and_named_if_nobody_does() {
+    let dir = tempdir().unwrap();
+    let fused = sea(dir.path()).await;
+    let expected = fused.found("white whale swam").await;
+    fused.close().await;
+    let scripted = || ScriptedReranker(HashMap::from([("shark", 5.0), ("whale", 1.0)]));
+    let monoglot = |word| Arc::new(MonoglotReranker(scripted(), word));
+
+    let stranger = Bed::with(dir.path(), reranking(Some(monoglot("walvis")), 20)).await;
+    let result = stranger.search("white whale swam", QueryOverrides::default()).await.unwrap();
+    assert_eq!((documents(&result), degraded(&result)), (expected, vec!["rerank:language".to_owned()]));
+    assert_eq!(result.reranked_by, None);
+    stranger.close().await;
+
+    for (word, by) in [("walvis", "scripted"), ("whale", "monoglot")] {
+        let mut making = reranking(Some(Arc::new(scripted())), 20);
+        making.better_rerankers = vec![named(monoglot(word))];
+        let bed = Bed::with(dir.path(), making).await;
+        let result = bed.search("white whale swam", QueryOverrides::default()).await.unwrap();
+        assert_eq!(documents(&result)[0], "shark");
+        assert_eq!((result.reranked_by.as_deref(), degraded(&result)), (Some(by), vec![]));
+        bed.close().await;
+    }
 }
 
 #[tokio::test]
