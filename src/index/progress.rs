@@ -107,6 +107,14 @@ impl IndexProgress {
         self.wait_for(seen, sequence, until).await
     }
 
+    /// Waits until the operations of before the start have been followed up once, at most until `until`; false if they
+    /// have not been. An empty log too is behind until then, which no sequence says.
+    pub async fn wait_caught_up(&self, until: Instant) -> bool {
+        let mut reached = self.reached.subscribe();
+        let arrival = reached.wait_for(|reached| reached.caught_up);
+        tokio::time::timeout_at(until.into(), arrival).await.is_ok_and(|waited| waited.is_ok())
+    }
+
     async fn wait_for(
         &self,
         seen: impl Fn(&Reached) -> Sequence,
@@ -190,6 +198,18 @@ mod tests {
         assert!(progress.wait(Some(damaged), Sequence(9), Instant::now()).await.is_err());
         assert_eq!(progress.visible(), Sequence(4));
         assert!(progress.is_behind(damaged) && !progress.is_behind(healthy));
+    }
+
+    #[tokio::test]
+    async fn an_empty_log_too_is_waited_for_until_it_has_been_looked_at() {
+        let progress = IndexProgress::default();
+        let far = Instant::now() + Duration::from_secs(60);
+        assert_eq!(progress.wait(None, Sequence(0), far).await, Ok(Sequence(0)));
+        assert!(!progress.wait_caught_up(Instant::now()).await);
+
+        let (waited, ()) = tokio::join!(progress.wait_caught_up(far), async { progress.publish(reached(0)) });
+
+        assert!(waited);
     }
 
     #[test]

@@ -95,6 +95,11 @@ impl Indexer {
         self.progress.wait(None, sequence, until).await
     }
 
+    /// Waits until everything of before the start has been followed up, at most until `until`; false if it has not been.
+    pub async fn wait_caught_up(&self, until: Instant) -> bool {
+        self.progress.wait_caught_up(until).await
+    }
+
     /// As [`Indexer::wait_indexed`] for the searches of one tenant: another tenant's damaged index keeps nobody waiting.
     pub async fn wait_indexed_for(
         &self,
