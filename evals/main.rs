@@ -7,6 +7,7 @@
 //! Without arguments everything at hand runs but what takes minutes to embed; `cargo test --test evals -- scifact tiny`
 //! runs some, `PLUMB_EVALS_ALL=1` all. `PLUMB_EVALS_ACCEPT=1` writes the baselines,
 //! `PLUMB_EVALS_TUNE=1` prints how settings do on the tuning halves instead; nothing else ever looks at those.
+//! `PLUMB_EVALS_SHARE` is the cross-encoders' share of the mixture with the rescorer in place of the default.
 #![expect(clippy::print_stdout, reason = "a report on standard output is the purpose of this target")]
 
 mod asked;

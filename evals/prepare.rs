@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use anyhow::Context as _;
 use futures::StreamExt;
 use plumb::app::App;
 use plumb::config::Config;
@@ -34,6 +35,10 @@ fn config(collection: &Collection) -> anyhow::Result<Config> {
     config.inference.query_cache_entries = 0;
     if let Some(chunking) = crate::variable("PLUMB_EVALS_CHUNKING") {
         config.chunking = chunking_of(&chunking)?;
+    }
+    if let Some(share) = crate::variable("PLUMB_EVALS_SHARE") {
+        let share = share.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+        config.inference.cross_encoder_share = share.context("PLUMB_EVALS_SHARE takes a number from 0 to 1")?;
     }
     config.server.data_dir = data_dir(collection, &config);
     Ok(config)

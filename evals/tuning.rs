@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use plumb::domain::{ChunkId, Fusion, FusionMethod, Hit, Mode, ScoredChunk};
-use plumb::eval::{Grades, documents_of_chunks, ndcg_at_k};
+use plumb::eval::{CorpusQuery, Grades, documents_of_chunks, ndcg_at_k};
 use plumb::search::{ConvexFloor, QueryOverrides, fuse, min_max};
 
 use crate::collections::Collection;
@@ -14,16 +14,27 @@ use crate::prepare::Prepared;
 
 /// Candidates from each leg, as shipped.
 const LEG_DEPTH: usize = 100;
-/// Deepest rerank that is looked at.
-const RERANK_DEPTH: usize = 50;
 /// Queries whose rerank is looked at: reranking is what costs.
 const RERANKED_QUERIES: usize = 400;
+/// Deepest rerank by the rescorer that is looked at.
+const RESCORED_DEPTH: usize = 50;
+/// How many the cross-encoders get, as shipped.
+const CROSS_ENCODED_DEPTH: usize = 20;
+/// Best last.
+const CROSS_ENCODERS: [&str; 2] = ["plumb-reranker-l3", "plumb-reranker-l6"];
+/// Long enough for any of them.
+const DEADLINE_MS: u64 = 20_000;
 
 struct Asked {
+    id: String,
     grades: Grades,
     lexical: Vec<ScoredChunk>,
     vector: Vec<ScoredChunk>,
-    /// Fused and reranked score of each candidate of the head, in fused order.
+}
+
+/// What a reranker made of a query's head: fused and reranked score of each candidate, in fused order.
+struct Reranked<'a> {
+    grades: &'a Grades,
     head: Vec<(ChunkId, f64, f64)>,
 }
 
@@ -33,17 +44,43 @@ pub async fn explore(collection: &Collection, prepared: &Prepared) -> anyhow::Re
     let queries = collection.open()?.queries()?;
     let mut documents = HashMap::new();
     let mut asked = Vec::new();
-    for (index, (id, grades)) in qrels.into_iter().enumerate() {
+    for (id, grades) in qrels {
         let text = &queries[&id].text;
         let lexical = leg(prepared, text, Mode::Lexical, &mut documents).await?;
         let vector = leg(prepared, text, Mode::Vector, &mut documents).await?;
-        let head = if index < RERANKED_QUERIES { head(prepared, text).await? } else { Vec::new() };
-        asked.push(Asked { grades, lexical, vector, head });
+        asked.push(Asked { id, grades, lexical, vector });
     }
     println!("{}: nDCG@10 on {} tuning queries", collection.name, asked.len());
     print_fusions(&asked, &documents);
-    print_blends(&asked, &documents);
+
+    let few = asked.iter().take(RERANKED_QUERIES);
+    let rescored =
+        rerank(prepared, ("splade-tiny-msmarco", RESCORED_DEPTH), few.map(|one| (one, &queries[&one.id]))).await?;
+    print_blends("rescorer", &rescored, &[10, 20, RESCORED_DEPTH], &documents);
+    for model in CROSS_ENCODERS {
+        let kept = asked.iter().filter(|one| is_kept_from_training(&one.id)).take(RERANKED_QUERIES);
+        let kept = kept.map(|one| (one, &queries[&one.id]));
+        let reranked = rerank(prepared, (model, CROSS_ENCODED_DEPTH), kept).await?;
+        print_blends(model, &reranked, &[CROSS_ENCODED_DEPTH], &documents);
+    }
     Ok(())
+}
+
+/// True if our cross-encoders have not learned from the query: `is_dev` of `models/train/halves.py`.
+fn is_kept_from_training(query_id: &str) -> bool {
+    blake3::hash(query_id.as_bytes()).as_bytes()[1] < 64
+}
+
+async fn rerank<'a>(
+    prepared: &Prepared,
+    (model, depth): (&str, usize),
+    asked: impl Iterator<Item = (&'a Asked, &'a CorpusQuery)>,
+) -> anyhow::Result<Vec<Reranked<'a>>> {
+    let mut reranked = Vec::new();
+    for (one, query) in asked {
+        reranked.push(Reranked { grades: &one.grades, head: head(prepared, &query.text, (model, depth)).await? });
+    }
+    Ok(reranked)
 }
 
 async fn leg(
@@ -63,12 +100,18 @@ async fn leg(
     Ok(hits.iter().map(|hit| ScoredChunk { id: hit.chunk_id, score: hit.score as f32 }).collect())
 }
 
-async fn head(prepared: &Prepared, text: &str) -> anyhow::Result<Vec<(ChunkId, f64, f64)>> {
+async fn head(
+    prepared: &Prepared,
+    text: &str,
+    (model, depth): (&str, usize),
+) -> anyhow::Result<Vec<(ChunkId, f64, f64)>> {
     let overrides = QueryOverrides {
         mode: Some(Mode::Hybrid),
-        top_k: Some(RERANK_DEPTH),
+        top_k: Some(depth),
         rerank_enabled: Some(true),
-        rerank_depth: Some(RERANK_DEPTH),
+        rerank_model: Some(model.to_owned()),
+        rerank_depth: Some(depth),
+        deadline_ms: Some(DEADLINE_MS),
         explain: Some(true),
         ..QueryOverrides::default()
     };
@@ -85,7 +128,7 @@ async fn search(prepared: &Prepared, text: &str, overrides: QueryOverrides) -> a
 
 fn print_fusions(asked: &[Asked], documents: &HashMap<ChunkId, String>) {
     let single = |leg: fn(&Asked) -> &Vec<ScoredChunk>| {
-        mean_ndcg(asked, documents, |one| leg(one).iter().map(|chunk| chunk.id).collect())
+        mean_ndcg(asked.iter().map(|one| (&one.grades, leg(one).iter().map(|chunk| chunk.id).collect())), documents)
     };
     println!("  lexical {:.4}  vector {:.4}", single(|one| &one.lexical), single(|one| &one.vector));
     for rrf_k in [10, 20, 60] {
@@ -106,14 +149,13 @@ fn print_fusions(asked: &[Asked], documents: &HashMap<ChunkId, String>) {
     }
 }
 
-fn print_blends(asked: &[Asked], documents: &HashMap<ChunkId, String>) {
-    let reranked: Vec<&Asked> = asked.iter().filter(|one| !one.head.is_empty()).collect();
-    for depth in [10, 20, 50] {
-        print!("  rerank depth {depth}, blend:");
+fn print_blends(reranker: &str, reranked: &[Reranked<'_>], depths: &[usize], documents: &HashMap<ChunkId, String>) {
+    for &depth in depths {
+        print!("  {reranker}, depth {depth}, blend:");
         for tenth in 0..=10 {
             let blend = f64::from(tenth) / 10.0;
-            let ndcg = mean_ndcg(reranked.iter().copied(), documents, |one| blended(&one.head, depth, blend));
-            print!("  {blend} {ndcg:.4}");
+            let lists = reranked.iter().map(|one| (one.grades, blended(&one.head, depth, blend)));
+            print!("  {blend} {:.4}", mean_ndcg(lists, documents));
         }
         println!("  ({} queries)", reranked.len());
     }
@@ -137,21 +179,15 @@ fn fusion(method: FusionMethod, rrf_k: u32, lexical_weight: f64, vector_weight: 
 }
 
 fn fused_ndcg(asked: &[Asked], documents: &HashMap<ChunkId, String>, fusion: &Fusion, floor: ConvexFloor) -> f64 {
-    mean_ndcg(asked, documents, |one| {
-        fuse(&one.lexical, &one.vector, fusion, floor).iter().map(|fused| fused.id).collect()
-    })
+    let ranking = |one: &Asked| fuse(&one.lexical, &one.vector, fusion, floor).iter().map(|fused| fused.id).collect();
+    mean_ndcg(asked.iter().map(|one| (&one.grades, ranking(one))), documents)
 }
 
-fn mean_ndcg<'a>(
-    asked: impl IntoIterator<Item = &'a Asked>,
-    documents: &HashMap<ChunkId, String>,
-    ranking: impl Fn(&Asked) -> Vec<ChunkId>,
-) -> f64 {
-    let of = |one: &Asked| {
-        let chunks = ranking(one);
+fn mean_ndcg<'a>(lists: impl Iterator<Item = (&'a Grades, Vec<ChunkId>)>, documents: &HashMap<ChunkId, String>) -> f64 {
+    let of = |(grades, chunks): (&Grades, Vec<ChunkId>)| {
         let named = documents_of_chunks(chunks.iter().filter_map(|id| documents.get(id)).map(String::as_str));
-        ndcg_at_k(&named, &one.grades, 10)
+        ndcg_at_k(&named, grades, 10)
     };
-    let values: Vec<f64> = asked.into_iter().map(of).collect();
+    let values: Vec<f64> = lists.map(of).collect();
     plumb::eval::mean(values.iter())
 }
