@@ -6,40 +6,33 @@ fuse and gate, are what counts.
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import torch
 from numpy.typing import NDArray
 
-from . import checkpoint
 from .bm25 import Bm25, best
 from .collection import Passage, Qrels, Question, read_questions
 from .command import command
 from .corpora import CORPORA, Corpus
-from .encode import EMBEDDER, Encoded, encode_texts
+from .encode import Encoded, encode_texts
 from .halves import Half
 from .metrics import interval, ndcg
 from .mine import teacher_scores
-from .pairs import PairTokenizer, by_length, in_order
-from .reranker import Pairs
-from .settings import Settings
+from .scorers import Scorer, choose, chosen
 from .stopping import standard
 
 DEPTH = 100
 RRF_K = 60
 HYBRID_FIRST = 20
-PAIRS_A_PASS = 8
 BLEND = 0.7
 """Weight of the reranker where its scores are mixed with the first stage's."""
 SHARE = 0.3
 """Weight of the reranker where it is mixed with SPLADE + cosine."""
 WITH_BM25_ALONE = ("scifact",)
 
-Scorer = Callable[[str, Sequence[str]], NDArray[np.float32]]
 Measured = dict[str, NDArray[np.float64]]
 """By what ranked: nDCG@10 of every question."""
 
@@ -95,37 +88,6 @@ def baselines(head: Head) -> dict[str, NDArray[np.float32]]:
         "SPLADE + cosine": cosine + sparse,
         "cosine + MaxSim + SPLADE": cosine + max_sim + sparse,
     }
-
-
-def torch_scorer(model: torch.nn.Module, tokenizer: PairTokenizer, most: int) -> Scorer:
-    """Scores of a trained candidate."""
-
-    @torch.inference_mode()
-    def score(query: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        pairs = [tokenizer.pair(query, text, most) for text in texts]
-        batches = list(by_length(pairs, PAIRS_A_PASS))
-        places = [place for at, _ in batches for place in at]
-        return in_order(places, [model(batch) for _, batch in batches]).numpy()
-
-    return score
-
-
-def graph_scorer(path: Path, tokenizer: PairTokenizer, most: int) -> Scorer:
-    """Scores of an exported graph."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def run(batch: Pairs) -> torch.Tensor:
-        inputs = {"input_ids": batch.token_ids, "attention_mask": batch.mask, "token_type_ids": batch.kinds}
-        logits = session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})[0]
-        return torch.from_numpy(logits[:, 0])
-
-    def score(query: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        batches = list(by_length([tokenizer.pair(query, text, most) for text in texts], PAIRS_A_PASS))
-        return in_order([place for at, _ in batches for place in at], [run(batch) for _, batch in batches]).numpy()
-
-    return score
 
 
 def ranking(head: Head, scores: NDArray[np.float32], held: Sequence[Passage], itself: str) -> list[str]:
@@ -184,25 +146,13 @@ def evaluate(corpus: Corpus, given: argparse.Namespace, score: Scorer | None) ->
 def main() -> None:
     """Prints the table and appends the means to `evaluations.jsonl`."""
     parser = command(__doc__)
-    parser.add_argument("--candidate", type=Path, help="left out: the baselines alone")
+    choose(parser)
     parser.add_argument("--half", choices=["dev", "test"], default="dev")
     parser.add_argument("--most", type=int, default=10**6, help="questions of each collection")
     parser.add_argument("--only", nargs="*", help="collections; left out: all")
-    parser.add_argument("--graph", choices=["fp32", "int8"], help="score by what `export` wrote; left out: by PyTorch")
     parser.add_argument("--bm25", action="store_true", help="also rerank BM25's first 100 of scifact")
-    parser.add_argument("--tokens", type=int, default=256)
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    score = None
-    if given.candidate:
-        settings = Settings.read(given.candidate)
-        path = given.out / "runs" / settings.name / "checkpoint.pt"
-        model, place = checkpoint.load_with_place(path, settings.student)
-        print(f"{settings.name} at step {place.step}, {place.pairs} pairs, {place.cpu_seconds:.0f} CPU-s\n", flush=True)
-        tokenizer = PairTokenizer(given.models / EMBEDDER / "tokenizer.json")
-        score = torch_scorer(model, tokenizer, given.tokens)
-        if given.graph:
-            score = graph_scorer(path.parent / "export" / f"{given.graph}.onnx", tokenizer, given.tokens)
+    score = chosen(given)
     print("| collection | questions | ranked by | nDCG@10 | to the first stage |\n|---|---|---|---|---|", flush=True)
     means: dict[str, list[float]] = {}
     for corpus in CORPORA:

@@ -7,24 +7,20 @@ blended with the fused scores, which are mapped alike. The first stage is plumb'
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from . import checkpoint
 from .bm25 import Bm25, best
 from .collection import Passage, read_questions
 from .command import command
 from .corpora import CORPORA, Corpus
-from .encode import EMBEDDER, Encoded, encode_texts
-from .evaluate import BLEND, DEPTH, HYBRID_FIRST, SHARE, Scorer, torch_scorer
+from .encode import Encoded, encode_texts
+from .evaluate import BLEND, DEPTH, HYBRID_FIRST, SHARE
 from .halves import Half
 from .metrics import ndcg
 from .mine import teacher_scores
-from .pairs import PairTokenizer
-from .settings import Settings
+from .scorers import Scorer, choose, chosen
 from .stopping import read_head, standard
 
 LEXICAL_WEIGHT = 0.7
@@ -112,17 +108,12 @@ def stopped(heads: Sequence[Scored], shown: int, most: int) -> tuple[float, floa
 def main() -> None:
     """Prints nDCG@10 by share and blend, for each collection and on average."""
     parser = command(__doc__)
-    parser.add_argument("--candidate", type=Path, required=True)
+    choose(parser)
     parser.add_argument("--most", type=int, default=10**6, help="questions of each collection")
-    parser.add_argument("--tokens", type=int, default=256)
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    settings = Settings.read(given.candidate)
-    path = given.out / "runs" / settings.name / "checkpoint.pt"
-    model, place = checkpoint.load_with_place(path, settings.student)
-    print(f"{settings.name} at step {place.step}, {place.pairs} pairs, {place.cpu_seconds:.0f} CPU-s", flush=True)
-    tokenizer = PairTokenizer(given.models / EMBEDDER / "tokenizer.json")
-    score = torch_scorer(model, tokenizer, given.tokens)
+    score = chosen(given)
+    if score is None:
+        parser.error("--candidate or --graph is needed")
     tables, ends = [], []
     for corpus in CORPORA:
         heads = scored(corpus, given, score)
