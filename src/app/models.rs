@@ -20,6 +20,8 @@ pub(super) struct LoadedModels {
     pub also: Vec<Arc<OnnxEmbedder>>,
     /// Best first.
     pub rerankers: Vec<NamedReranker>,
+    /// Names of those that the settings ask for, also while their files are missing.
+    pub reranker_names: Vec<String>,
     /// What the profile of new collections names, also while the files are missing.
     pub spec: Option<EmbedderSpec>,
     /// One sentence for each model that is not at hand.
@@ -36,7 +38,11 @@ pub(super) async fn load_models(config: &Config, cache: Option<Arc<Cache>>) -> R
     let models = models(config)?;
     let inference = config.inference.clone();
     let loaded = tokio::task::spawn_blocking(move || {
-        let mut loaded = LoadedModels { spec: models.embedder_spec(&inference).ok(), ..LoadedModels::default() };
+        let mut loaded = LoadedModels {
+            spec: models.embedder_spec(&inference).ok(),
+            reranker_names: models.reranker_names(&inference),
+            ..LoadedModels::default()
+        };
         let runtime = match models.load_runtime() {
             Ok(runtime) => runtime,
             Err(error) => {

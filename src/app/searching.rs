@@ -26,6 +26,7 @@ pub(super) fn searcher(
         compute: compute.clone(),
         embedders: models.embedders(),
         rerankers: models.rerankers.clone(),
+        reranker_names: models.reranker_names.clone(),
         query_caches: query_caches(models, config),
         shadow: Some(shadow),
         settings: config.search.clone(),

@@ -153,10 +153,11 @@ impl Models {
             failed.push(error);
             None
         });
-        let is_sparse = self.manifest.named(base_name).is_ok_and(|entry| entry.role == Role::Sparse);
+        let is_sparse = self.is_sparse(base_name);
         for name in settings.cross_encoders.iter().filter(|_| is_sparse) {
             let alone = InferenceSettings { reranker: Some(name.clone()), ..settings.clone() };
-            match self.load_reranker(runtime, &alone, RescorerParts::default()) {
+            let is_cross_encoder = self.manifest.model(name, Role::Reranker);
+            match is_cross_encoder.and_then(|_| self.load_reranker(runtime, &alone, RescorerParts::default())) {
                 Ok(None) => {}
                 Ok(Some(cross)) => {
                     let mixing = self.mixing(name, settings);
@@ -177,6 +178,18 @@ impl Models {
 }
 
 impl Models {
+    /// Names of all that the settings have rerank, best first, whether they can be loaded or not.
+    pub fn reranker_names(&self, settings: &InferenceSettings) -> Vec<String> {
+        let Some(base_name) = &settings.reranker else { return Vec::new() };
+        let mixed = settings.cross_encoders.iter().filter(|_| self.is_sparse(base_name));
+        mixed.chain([base_name]).cloned().collect()
+    }
+
+    // Only the rescorer is mixed with cross-encoders; any other reranker stands alone.
+    fn is_sparse(&self, name: &str) -> bool {
+        self.manifest.named(name).is_ok_and(|entry| entry.role == Role::Sparse)
+    }
+
     fn mixing(&self, cross_encoder: &str, settings: &InferenceSettings) -> Mixing {
         let facts = self.manifest.named(cross_encoder).ok().and_then(|entry| entry.reranker.as_ref());
         let most = facts.and_then(|facts| facts.reads).unwrap_or(usize::MAX);

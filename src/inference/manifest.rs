@@ -290,7 +290,7 @@ impl Manifest {
         if entry.role == role {
             return Ok(entry);
         }
-        let detail = format!("it is a {:?}, wanted is a {role:?}", entry.role).to_lowercase();
+        let detail = format!("its role is {:?}, wanted is {role:?}", entry.role).to_lowercase();
         Err(InferenceError::Unusable { model: name.to_owned(), detail })
     }
 

@@ -165,6 +165,7 @@ impl Rooms {
             embedders: Embedders::default(),
             query_caches: Vec::new(),
             rerankers: Vec::new(),
+            reranker_names: Vec::new(),
             shadow: None,
             settings: SearchSettings::default(),
         });

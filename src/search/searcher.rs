@@ -38,6 +38,8 @@ pub struct SearchParts {
     pub query_caches: Vec<Arc<EmbeddingCache>>,
     /// Best and slowest first.
     pub rerankers: Vec<NamedReranker>,
+    /// Those that should be here: a query that names one that is missing is answered without it and says so.
+    pub reranker_names: Vec<String>,
     /// Where searches wait that are also put to a generation in shadow; `None`: none are.
     pub shadow: Option<ShadowQueue>,
     pub settings: SearchSettings,
@@ -50,6 +52,7 @@ pub struct Searcher {
     pub(super) compute: Arc<ComputePool>,
     pub(super) embedders: Embedders,
     pub(super) tiers: Vec<Tier>,
+    pub(super) reranker_names: Vec<String>,
     pub(super) settings: SearchSettings,
     query_caches: Vec<(EmbedderSpec, Arc<EmbeddingCache>)>,
     progress: Arc<IndexProgress>,
@@ -102,6 +105,7 @@ impl Searcher {
             compute: parts.compute,
             embedders: parts.embedders,
             tiers: parts.rerankers.into_iter().map(Tier::new).collect(),
+            reranker_names: parts.reranker_names,
             settings: parts.settings,
             progress: parts.progress,
             shadow: parts.shadow,

@@ -94,11 +94,14 @@ impl Searcher {
         start + part.min(Duration::from_millis(self.settings.rerank.budget_ms))
     }
 
-    /// A name that no reranker of this server has is a mistake, not a reason to rerank by another.
+    /// A name that no reranker of this server has is a mistake, not a reason to rerank by another. One that should be
+    /// here and could not be loaded is no mistake of the caller: the search says that it is unavailable.
     pub(super) fn check_reranker(&self, name: Option<&String>) -> Result<(), SearchError> {
+        let loaded = self.tiers.iter().map(|tier| &tier.name);
+        let is_here = |name: &String| loaded.clone().chain(&self.reranker_names).any(|known| known == name);
         match name {
-            Some(name) if !self.tiers.iter().any(|tier| tier.name == *name) => {
-                let known = self.tiers.iter().map(|tier| tier.name.as_str()).collect::<Vec<_>>().join(", ");
+            Some(name) if !is_here(name) => {
+                let known = loaded.map(String::as_str).collect::<Vec<_>>().join(", ");
                 Err(SearchError::UnknownReranker { reranker: name.clone(), known })
             }
             _ => Ok(()),

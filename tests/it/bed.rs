@@ -200,6 +200,8 @@ pub struct Making {
     /// Best first; in front of `reranker`.
     pub better_rerankers: Vec<NamedReranker>,
     pub reranker: Option<Arc<dyn Reranker>>,
+    /// Those that should be here.
+    pub reranker_names: Vec<String>,
     /// The embedder that new collections name, also while none is at hand.
     pub profile_embedder: Option<EmbedderSpec>,
     pub ingest: IngestSettings,
@@ -222,6 +224,7 @@ impl Default for Making {
             shadow: None,
             better_rerankers: Vec::new(),
             reranker: None,
+            reranker_names: Vec::new(),
             ingest: IngestSettings::default(),
             search,
             indexer: IndexerSettings { commit_interval_ms: 1, ..IndexerSettings::default() },
@@ -301,6 +304,7 @@ impl Bed {
             query_caches: embedders.iter().map(query_cache).collect(),
             embedders,
             rerankers: making.better_rerankers.into_iter().chain(making.reranker.map(named)).collect(),
+            reranker_names: making.reranker_names,
             shadow: making.shadow,
             settings: making.search.clone(),
         });

@@ -23,6 +23,7 @@ mod model_server;
 mod process;
 mod promises;
 mod provenance_holds;
+mod rerankers_take_turns;
 mod rollout_serves_once;
 mod search_keeps_promises;
 mod survives_kill;

@@ -1,7 +1,5 @@
 //! What a search promises, through the real store and indexes.
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
@@ -13,11 +11,7 @@ use plumb::search::{QueryOverrides, SearchError};
 use serde_json::json;
 use tempfile::tempdir;
 
-use crate::bed::{
-    Bed, HashingEmbedder, Making, MonoglotReranker, ScriptedReranker, SilentReranker, degraded, documents, hashed,
-    metadata,
-};
-use crate::bed::{name, named, text};
+use crate::bed::{Bed, HashingEmbedder, Making, degraded, documents, hashed, metadata, name, text};
 
 async fn sea(dir: &std::path::Path) -> Bed {
     let bed = Bed::open(dir).await;
@@ -365,106 +359,6 @@ async fn neighbours_come_along_where_they_are_asked_for() {
     let before: Vec<&str> = hit.before.iter().map(|one| one.text.trim()).collect();
     let after: Vec<&str> = hit.after.iter().map(|one| one.text.trim()).collect();
     assert_eq!((before, hit.text.trim(), after), (vec![parts[0]], parts[1], vec![parts[2]]));
-    bed.close().await;
-}
-
-fn reranking(reranker: Option<Arc<dyn plumb::inference::Reranker>>, depth: usize) -> Making {
-    let mut making = Making { reranker, ..Making::default() };
-    making.search.rerank.enabled = true;
-    making.search.rerank.depth = depth;
-    // Of a rescorer, which none of these is.
-    making.search.rerank.blend = 0.0;
-    making.search.rerank.cross_encoder_blend = 1.0;
-    making
-}
-
-#[tokio::test]
-async fn the_reranker_orders_the_head() {
-    let dir = tempdir().unwrap();
-    let scores = HashMap::from([("shark", 5.0), ("whale", 1.0)]);
-    let bed = Bed::with(dir.path(), reranking(Some(Arc::new(ScriptedReranker(scores))), 20)).await;
-    bed.put_indexed(sea_documents()).await;
-
-    let result = bed.search("white whale swam", QueryOverrides::default()).await.unwrap();
-
-    assert_eq!(documents(&result)[..2], ["shark", "whale"]);
-    assert_eq!(result.hits[0].breakdown.rerank, Some(StageScore { rank: 1, score: 5.0 }));
-    assert_eq!(result.hits[1].breakdown.fusion.map(|place| place.rank), Some(1));
-    assert!(result.degraded.is_empty());
-    bed.close().await;
-}
-
-#[tokio::test]
-async fn a_reranker_that_is_missing_or_late_leaves_the_fused_order_and_is_named() {
-    let dir = tempdir().unwrap();
-    let fused = sea(dir.path()).await;
-    let expected = fused.found("white whale swam").await;
-    fused.close().await;
-
-    let without = Bed::with(dir.path(), reranking(None, 20)).await;
-    let result = without.search("white whale swam", QueryOverrides::default()).await.unwrap();
-    assert_eq!((documents(&result), degraded(&result)), (expected.clone(), vec!["rerank:unavailable".to_owned()]));
-    without.close().await;
-
-    let late = Bed::with(dir.path(), reranking(Some(Arc::new(SilentReranker)), 20)).await;
-    // Long enough for the legs on a busy machine; the reranker never ends.
-    let hurry = QueryOverrides { deadline_ms: Some(3000), ..QueryOverrides::default() };
-    let result = late.search("white whale swam", hurry).await.unwrap();
-    // On a busy machine what comes after the reranker may run out of time as well.
-    assert_eq!((documents(&result), degraded(&result)[0].as_str()), (expected, "rerank:deadline"));
-    late.close().await;
-}
-
-#[tokio::test]
-async fn a_reranker_that_does_not_know_the_language_is_passed_over_and_named_if_nobody_does() {
-    let dir = tempdir().unwrap();
-    let fused = sea(dir.path()).await;
-    let expected = fused.found("white whale swam").await;
-    fused.close().await;
-    let scripted = || ScriptedReranker(HashMap::from([("shark", 5.0), ("whale", 1.0)]));
-    let monoglot = |word| Arc::new(MonoglotReranker(scripted(), word));
-
-    let stranger = Bed::with(dir.path(), reranking(Some(monoglot("walvis")), 20)).await;
-    let result = stranger.search("white whale swam", QueryOverrides::default()).await.unwrap();
-    assert_eq!((documents(&result), degraded(&result)), (expected, vec!["rerank:language".to_owned()]));
-    assert_eq!(result.reranked_by, None);
-    stranger.close().await;
-
-    for (word, by) in [("walvis", "scripted"), ("whale", "monoglot")] {
-        let mut making = reranking(Some(Arc::new(scripted())), 20);
-        making.better_rerankers = vec![named(monoglot(word))];
-        let bed = Bed::with(dir.path(), making).await;
-        let result = bed.search("white whale swam", QueryOverrides::default()).await.unwrap();
-        assert_eq!(documents(&result)[0], "shark");
-        assert_eq!((result.reranked_by.as_deref(), degraded(&result)), (Some(by), vec![]));
-        bed.close().await;
-    }
-}
-
-#[tokio::test]
-async fn a_better_reranker_that_is_late_gives_way_to_the_next_and_is_named() {
-    let dir = tempdir().unwrap();
-    let scripted = || Arc::new(ScriptedReranker(HashMap::from([("shark", 5.0), ("whale", 1.0)])));
-    let mut making = reranking(Some(scripted()), 20);
-    making.better_rerankers = vec![named(Arc::new(SilentReranker))];
-    making.search.rerank.budget_ms = 50;
-    let bed = Bed::with(dir.path(), making).await;
-    bed.put_indexed(sea_documents()).await;
-
-    let result = bed.search("white whale swam", QueryOverrides::default()).await.unwrap();
-
-    assert_eq!(documents(&result)[..2], ["shark", "whale"]);
-    assert_eq!(
-        (degraded(&result), result.reranked_by.as_deref()),
-        (vec!["rerank:smaller_model".to_owned()], Some("scripted"))
-    );
-
-    let only = |name: &str| QueryOverrides { rerank_model: Some(name.to_owned()), ..QueryOverrides::default() };
-    let result = bed.search("white whale swam", only("scripted")).await.unwrap();
-    assert_eq!((degraded(&result), result.reranked_by.as_deref()), (Vec::new(), Some("scripted")));
-
-    let refused = bed.search("white whale swam", only("nobody")).await.unwrap_err();
-    assert_eq!(refused.to_string(), "unknown reranker \"nobody\"; here are: silent, scripted");
     bed.close().await;
 }
 
