@@ -133,8 +133,10 @@ async fn search(
 ) -> anyhow::Result<Vec<String>> {
     let query = prepared.app.defaults.query(Some(text.to_owned()), overrides)?;
     let result = prepared.app.searcher.search(&prepared.scope, &query, Instant::now()).await?;
-    // A model that cannot read the query's script is left out by design.
-    let unexpected = result.degraded.iter().any(|degraded| !matches!(degraded.reason, "script" | "language"));
+    // A model that cannot read the query's script or the hits' language is left out by design; English all of them read.
+    let reads_all = prepared.language.is_none_or(|language| language == "en");
+    let unexpected =
+        result.degraded.iter().any(|degraded| reads_all || !matches!(degraded.reason, "script" | "language"));
     anyhow::ensure!(!unexpected, "{} was degraded: {:?}", mode.name, result.degraded);
     Ok(result.hits.into_iter().map(|hit| hit.document_id.to_string()).collect())
 }

@@ -152,6 +152,10 @@ fn compare(name: &str, (asked, modes, qrels): Rows<'_>, outcome: &mut Outcome) -
 }
 
 fn write_baseline(name: &str, (asked, modes, qrels): Rows<'_>) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        variable("PLUMB_EVALS_SHARE").is_none(),
+        "a baseline is of the share that ships, not of PLUMB_EVALS_SHARE"
+    );
     let any = Metric::Ndcg(10).per_query(asked.run(modes[0].name), qrels);
     let mut baseline = Baseline::new(name, &any);
     baseline.made_with = asked.made_with.clone();

@@ -21,6 +21,8 @@ use crate::collections::Collection;
 pub struct Prepared {
     pub app: App,
     pub scope: TenantScope,
+    /// That of its documents and queries, where the collection has several.
+    pub language: Option<&'static str>,
 }
 
 impl Prepared {
@@ -92,7 +94,7 @@ pub async fn prepare(collection: &Collection) -> anyhow::Result<Prepared> {
         collection.name,
         start.elapsed().as_secs_f64()
     );
-    Ok(Prepared { app, scope })
+    Ok(Prepared { app, scope, language: collection.language })
 }
 
 const BATCH: usize = 64;

@@ -123,7 +123,9 @@ async fn head(
 
 async fn search(prepared: &Prepared, text: &str, overrides: QueryOverrides) -> anyhow::Result<Vec<Hit>> {
     let query = prepared.app.defaults.query(Some(text.to_owned()), overrides)?;
-    Ok(prepared.app.searcher.search(&prepared.scope, &query, Instant::now()).await?.hits)
+    let result = prepared.app.searcher.search(&prepared.scope, &query, Instant::now()).await?;
+    anyhow::ensure!(result.degraded.is_empty(), "a search to tune by was degraded: {:?}", result.degraded);
+    Ok(result.hits)
 }
 
 fn print_fusions(asked: &[Asked], documents: &HashMap<ChunkId, String>) {

@@ -21,7 +21,7 @@ from .encode import Encoded, encode_texts
 from .halves import Half
 from .metrics import interval, ndcg
 from .mine import teacher_scores
-from .scorers import Scorer, choose, chosen
+from .scorers import Scorer, choose, chosen, graph_file
 from .stopping import standard
 
 DEPTH = 100
@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="collections; left out: all")
     parser.add_argument("--bm25", action="store_true", help="also rerank BM25's first 100 of scifact")
     given = parser.parse_args()
+    graph_file(parser, given)
     score = chosen(given)
     print("| collection | questions | ranked by | nDCG@10 | to the first stage |\n|---|---|---|---|---|", flush=True)
     means: dict[str, list[float]] = {}

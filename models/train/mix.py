@@ -20,7 +20,7 @@ from .evaluate import BLEND, DEPTH, HYBRID_FIRST, SHARE
 from .halves import Half
 from .metrics import ndcg
 from .mine import teacher_scores
-from .scorers import Scorer, choose, chosen
+from .scorers import Scorer, choose, chosen, graph_file
 from .stopping import read_head, standard
 
 LEXICAL_WEIGHT = 0.7
@@ -111,6 +111,7 @@ def main() -> None:
     choose(parser)
     parser.add_argument("--most", type=int, default=10**6, help="questions of each collection")
     given = parser.parse_args()
+    graph_file(parser, given)
     score = chosen(given)
     if score is None:
         parser.error("--candidate or --graph is needed")

@@ -28,6 +28,13 @@ def choose(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", type=int, default=256)
 
 
+def graph_file(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:
+    """Ends with a usage error if `--graph` is no file and no export of the candidate."""
+    is_export = given.candidate is not None and given.graph in EXPORTED
+    if given.graph is not None and not is_export and not Path(given.graph).is_file():
+        parser.error(f"--graph: there is no file {given.graph}; `fp32` and `int8` need --candidate")
+
+
 def chosen(given: argparse.Namespace) -> Scorer | None:
     """The scorer that the options name, if any; prints which."""
     torch.set_num_threads(1)

@@ -199,7 +199,7 @@ impl GenerationScorer {
         let wide = QueryOverrides { top_k: Some(depth), group_by: Some(GroupBy::Document), ..plain.clone() };
         let timed = self.search(scope, &side.generation, (case, plain)).await?;
         let ranked = self.search(scope, &side.generation, (case, wide)).await?;
-        // A model that cannot read the query's script is left out by design.
+        // A model that cannot read the query's script or the hits' language is left out by design.
         let skipped =
             timed.degraded.iter().chain(&ranked.degraded).filter(|one| !matches!(one.reason, "script" | "language"));
         degraded.extend(skipped.map(ToString::to_string));

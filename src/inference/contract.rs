@@ -9,6 +9,7 @@ use half::f16;
 use crate::domain::{ChunkId, EmbedderSpec, TenantScope};
 
 use super::InferenceError;
+use super::languages::PassageSample;
 
 /// What a text is to the embedder: models may put different prefixes in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,8 +109,8 @@ pub trait Reranker: Send + Sync {
         true
     }
 
-    /// False if passages, of which this is a sample, are written in a language that the model does not know.
-    fn judges(&self, _passages: &str) -> bool {
+    /// False if the passages are clearly written in a language that the model does not know.
+    fn judges(&self, _passages: &PassageSample) -> bool {
         true
     }
 

@@ -10,7 +10,7 @@ use crate::domain::TenantScope;
 use super::contract::{RerankPassage, RerankQuery, Reranker};
 use super::embedder::tokenize;
 use super::files::ModelFiles;
-use super::languages::Languages;
+use super::languages::{Languages, PassageSample};
 use super::manifest::{Activation, LogitHead, ModelEntry, RerankerFacts};
 use super::pooling::Extract;
 use super::queue::{Lane, ModelQueue, QueueLimits};
@@ -95,7 +95,7 @@ impl Reranker for OnnxCrossEncoder {
         self.scripts.read(text)
     }
 
-    fn judges(&self, passages: &str) -> bool {
+    fn judges(&self, passages: &PassageSample) -> bool {
         self.languages.read(passages)
     }
 

@@ -14,6 +14,7 @@ use crate::domain::TenantScope;
 
 use super::InferenceError;
 use super::contract::{RerankPassage, RerankQuery, Reranker};
+use super::languages::PassageSample;
 use super::rescorer::{mean_and_deviation, z_scores};
 
 /// Passages that the cross-encoder reads between two looks at whether the rest matters.
@@ -54,7 +55,7 @@ impl Reranker for RerankEnsemble {
         self.cross.reads(text) && self.base.reads(text)
     }
 
-    fn judges(&self, passages: &str) -> bool {
+    fn judges(&self, passages: &PassageSample) -> bool {
         self.cross.judges(passages) && self.base.judges(passages)
     }
 

@@ -28,6 +28,8 @@ mod tokenizer;
 mod word_counter;
 
 #[cfg(test)]
+mod manifest_tests;
+#[cfg(test)]
 mod model_tests;
 
 pub use contract::{
@@ -40,6 +42,7 @@ pub use embedding_cache::EmbeddingCache;
 pub use ensemble::RerankEnsemble;
 pub use error::InferenceError;
 pub use files::{check_file, default_models_dir, no_runtime_hint, sha256_of};
+pub use languages::PassageSample;
 pub use loader::Models;
 pub use manifest::{
     Activation, Bundled, Derived, EmbedderFacts, ExpectedFile, LocalFiles, LogitHead, Manifest, ModelEntry, Package,

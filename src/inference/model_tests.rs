@@ -25,6 +25,9 @@ fn models() -> Models {
     Models::open(&ModelsSettings::default(), &models_dir()).unwrap()
 }
 
+const ROMANIAN: &str = "Apa este foarte rece dimineața, iar pescarii așteaptă pe mal până când soarele se ridică deasupra \
+                        dealurilor și vântul se oprește, ca să poată ieși cu bărcile pe lac fără primejdie.";
+
 /// The models that ship and those of a user's manifest, written beside links to the fixtures.
 fn models_with(dir: &Path, manifest: &str) -> Models {
     let path = dir.join("mine.toml");
@@ -291,6 +294,8 @@ async fn the_cross_encoders_that_ship_need_no_fetch_and_find_the_passage_that_an
         assert_eq!(best, Some(1), "{}: {scores:?}", one.name);
         assert!(one.reranker.expected_pace().is_some());
         assert!(!one.reranker.reads("как заменить ключ"));
+        assert!(one.reranker.judges(&PassageSample::new(PASSAGES.join(" ").repeat(3))));
+        assert!(!one.reranker.judges(&PassageSample::new(ROMANIAN.to_owned())));
     }
 }
 

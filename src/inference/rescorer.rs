@@ -17,6 +17,7 @@ use crate::domain::{ContentHash, Fingerprint, TenantScope, hash_parts};
 use super::contract::{EmbeddedBy, Embedder, InputKind, RerankPassage, RerankQuery, Reranker};
 use super::cross_encoder::before;
 use super::embedder::OnnxEmbedder;
+use super::languages::PassageSample;
 use super::sparse::{SparseEncoder, SparsePassage, SparseQuery};
 use super::token_states::{TokenStates, dot, normalize_each};
 use super::{InferenceError, RescorerSettings};
@@ -230,7 +231,7 @@ impl Reranker for SparseDenseRescorer {
         self.sparse.scripts.read(text)
     }
 
-    fn judges(&self, passages: &str) -> bool {
+    fn judges(&self, passages: &PassageSample) -> bool {
         self.sparse.languages.read(passages)
     }
 

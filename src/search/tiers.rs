@@ -101,7 +101,10 @@ impl Searcher {
         let is_here = |name: &String| loaded.clone().chain(&self.reranker_names).any(|known| known == name);
         match name {
             Some(name) if !is_here(name) => {
-                let known = loaded.map(String::as_str).collect::<Vec<_>>().join(", ");
+                let away = self.reranker_names.iter().filter(|name| !loaded.clone().any(|here| here == *name));
+                let away = away.map(|name| format!("{name} (not loaded)"));
+                let known: Vec<String> = loaded.clone().cloned().chain(away).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                 Err(SearchError::UnknownReranker { reranker: name.clone(), known })
             }
             _ => Ok(()),

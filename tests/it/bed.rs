@@ -15,8 +15,8 @@ use plumb::index::{
     ComputePool, Generations, IndexProgress, LexicalIndex, LexicalSettings, TantivyIndex, VectorSettings, analyzer_spec,
 };
 use plumb::inference::{
-    Embedder, Embedders, EmbeddingCache, InferenceError, InputKind, NamedReranker, RerankPassage, RerankQuery,
-    Reranker, RerankerKind, TokenCounter,
+    Embedder, Embedders, EmbeddingCache, InferenceError, InputKind, NamedReranker, PassageSample, RerankPassage,
+    RerankQuery, Reranker, RerankerKind, TokenCounter,
 };
 use plumb::ingest::{
     IncomingBody, IncomingDocument, Indexer, IndexerParts, IndexerSettings, IngestOutcome, IngestParts, IngestSettings,
@@ -156,8 +156,8 @@ impl Reranker for MonoglotReranker {
         "monoglot"
     }
 
-    fn judges(&self, passages: &str) -> bool {
-        passages.contains(self.1)
+    fn judges(&self, passages: &PassageSample) -> bool {
+        passages.text().contains(self.1)
     }
 
     async fn rerank(

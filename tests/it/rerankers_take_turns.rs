@@ -163,7 +163,10 @@ async fn better_rerankers_that_are_late_give_way_to_the_next_and_one_by_name_sta
     assert_eq!(degraded(&result), ["rerank:unavailable"]);
 
     let refused = bed.search("white whale swam", only("nobody")).await.unwrap_err();
-    assert_eq!(refused.to_string(), "unknown reranker \"nobody\"; here are: silent, silent, scripted");
+    assert_eq!(
+        refused.to_string(),
+        "unknown reranker \"nobody\"; here are: silent, silent, scripted, away (not loaded)"
+    );
     bed.close().await;
 }
 
