@@ -321,10 +321,10 @@ pub async fn finish(caller: &Caller, notes: &Notes) {
     };
     for id in tasks.keys() {
         let ended = loop {
-            let (_, task) = caller.get(&format!("/tasks/{id}/result")).await.unwrap();
-            match task["status"].as_str() {
-                Some("queued" | "waiting" | "running") => assert!(begun.elapsed() < PATIENCE, "{id} does not end"),
-                _ => break task,
+            match caller.get(&format!("/tasks/{id}/result")).await.unwrap() {
+                (200, ended) => break ended,
+                (409, early) => assert!(begun.elapsed() < PATIENCE, "{id} does not end: {early}"),
+                (status, refusal) => panic!("{id}: {status} {refusal}"),
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
